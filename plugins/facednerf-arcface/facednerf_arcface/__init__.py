@@ -1,0 +1,1 @@
+"""Identity by ArcFace-style recognition networks."""
