@@ -1,0 +1,3 @@
+"""EG3D tri-plane generators for facednerf, written from the paper and from facts, equal to the originals."""
+
+__version__ = "0.1.0"
