@@ -1,0 +1,1 @@
+"""The recipes by which the starter weights were made."""

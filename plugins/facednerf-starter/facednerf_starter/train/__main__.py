@@ -1,0 +1,35 @@
+"""`python -m facednerf_starter.train NAME ...`: one subcommand per recipe, imported when it is called."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+COMMANDS: dict[str, str] = {
+    "data": "facednerf_starter.train.data",
+    "autoencoder": "facednerf_starter.train.autoencoder",
+    "diffusion": "facednerf_starter.train.diffusion",
+    "generator": "facednerf_starter.train.generator",
+    "identity": "facednerf_starter.train.identity",
+    "detector": "facednerf_starter.train.detector",
+    "perceptual": "facednerf_starter.train.perceptual",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the recipe named first in `argv`; its module offers `add_arguments(parser)` and `run(args)`."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    front = argparse.ArgumentParser(prog="facednerf_starter.train", description=__doc__)
+    front.add_argument("command", choices=sorted(COMMANDS))
+    name: str = front.parse_args(words[:1]).command
+    module = import_module(COMMANDS[name])
+    parser = argparse.ArgumentParser(prog=f"facednerf_starter.train {name}", description=module.__doc__)
+    module.add_arguments(parser)
+    module.run(parser.parse_args(words[1:]))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
