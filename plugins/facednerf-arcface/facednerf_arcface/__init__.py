@@ -1,1 +1,3 @@
 """Identity by ArcFace-style recognition networks."""
+
+__version__ = "0.1.0"
