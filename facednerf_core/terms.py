@@ -105,6 +105,7 @@ class Term:
     loss: LossFn
     weight: Schedule = field(default_factory=Constant)
     against: Against | None = None
+    sees: float = math.inf  # views whose |yaw| is larger are skipped, radians
 
 
 @dataclass(frozen=True)

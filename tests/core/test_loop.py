@@ -1,0 +1,217 @@
+"""The loop: what a step costs, what it may depend on, and that it can be stopped anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
+
+import pytest
+import torch
+
+from facednerf_core.errors import Diverged
+from facednerf_core.loop import Problem, State, optimize
+from facednerf_core.scene import Rendering
+from facednerf_core.terms import Constant, Fade, Loss, Ramp, Stage, Step, Term
+from facednerf_core.views import Fixed, Nearby
+from tests.toy import ToyGenerator
+
+
+def towards(value: float) -> Callable[[Rendering | None, Step], Loss]:
+    def loss(rendering: Rendering | None, step: Step) -> Loss:
+        assert rendering is not None
+        return Loss((rendering.image.mean(dim=(1, 2, 3, 4)) - value).square(), {"progress": step.progress})
+
+    return loss
+
+
+def small(rendering: Rendering | None, step: Step) -> Loss:
+    return Loss(step.latent.w.square().mean(dim=(1, 2)))
+
+
+def unlike(rendering: Rendering | None, step: Step) -> Loss:
+    assert rendering is not None
+    assert step.reference is not None
+    assert not step.reference.image.requires_grad
+    return Loss((rendering.image - step.reference.image).square().mean(dim=(1, 2, 3, 4)))
+
+
+def stage(name: str = "edit", solve_for: tuple[str, ...] = ("latent",), terms: list[Term] | None = None, **more) -> Stage:
+    terms = terms or [Term("fit", Fixed(), towards(0.3)), Term("side", Nearby(), towards(0.2)), Term("prior", None, small)]
+    lr = {"latent": 0.05, "noise": 0.01, "camera": 0.01, "weights": 0.01}
+    return Stage(name, frozenset(solve_for), terms, **{"steps": 12, "lr": lr, "schedule": Constant(1.0), **more})
+
+
+def problem(*stages: Stage, subjects: int = 1) -> Problem:
+    generator = ToyGenerator()
+    latent = generator.mean()
+    latent = latent.with_w(latent.w.expand(subjects, -1, -1).clone())
+    return Problem(generator, State.begin(latent, generator.orbit.view((0.1, 0.0), subjects=subjects)), stages, seed=3)
+
+
+def flat(state: State) -> dict[str, torch.Tensor]:
+    tensors = {"offset": state.offset, "increment": state.increment, "source": state.source.w}
+    tensors |= {f"noise.{k}": v for k, v in state.noise.items()} | {f"weights.{k}": v for k, v in state.weights.items()}
+    return tensors | {f"moments.{k}": v for k, v in state.moments.items()}
+
+
+def assert_same(one: State, other: State) -> None:
+    assert (one.stage, one.index) == (other.stage, other.index)
+    first, second = flat(one), flat(other)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+def test_losses_fall() -> None:
+    events = list(optimize(problem(stage(terms=[Term("fit", Fixed(), towards(0.1))], steps=60))))
+    assert events[-1].losses["fit"] < 0.01 * events[0].losses["fit"]
+
+
+def test_four_terms_on_two_looks_cost_one_synthesis_and_one_render_call() -> None:
+    four = [
+        Term("a", Fixed(), towards(0.3)),
+        Term("b", Fixed(), towards(0.1)),
+        Term("c", Nearby(), towards(0.2)),
+        Term("d", Nearby(), towards(0.4)),
+    ]
+    task = problem(stage(terms=four, steps=1))
+    list(optimize(task))
+    count = task.generator.count
+    assert (count.synthesize, count.render, count.views) == (1, 1, [2])
+
+
+def test_a_term_of_weight_zero_is_not_evaluated() -> None:
+    def never(rendering: Rendering | None, step: Step) -> Loss:
+        raise AssertionError("evaluated")
+
+    terms = [Term("fit", Fixed(), towards(0.3)), Term("off", Nearby(), never, Constant(0.0))]
+    task = problem(stage(terms=terms, steps=2))
+    assert "off" not in list(optimize(task))[-1].losses
+    assert task.generator.count.views == [1, 1]
+
+
+@pytest.mark.parametrize("stop", [1, 7, 12, 13, 20, 25])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(stop: int) -> None:
+    every = ("latent", "noise", "camera")
+    near = Term("near", Nearby(), unlike, against="nearby")
+    stages = (
+        stage("invert", every, wander=Fade(0.1), schedule=Ramp()),
+        stage("tune", ("weights",), [Term("fit", Fixed(), towards(0.3)), near], steps=8),
+        stage(
+            "edit", terms=[Term("side", Nearby(), towards(0.2)), Term("keep", Fixed(), unlike, against="source")], steps=8
+        ),
+    )
+    whole = list(optimize(problem(*stages)))[-1].state
+    half = list(islice(optimize(problem(*stages)), stop))[-1].state
+    assert_same(whole, list(optimize(problem(*stages), half))[-1].state)
+
+
+def test_adding_a_term_changes_nothing_that_the_others_draw() -> None:
+    seen: list[torch.Tensor] = []
+
+    def look(rendering: Rendering | None, step: Step) -> Loss:
+        assert rendering is not None
+        seen.append(torch.cat([rendering.view.camera.flatten(), torch.rand(2, generator=step.rng)]))
+        return Loss(rendering.image.mean(dim=(1, 2, 3, 4)))
+
+    first = Term("sds", Nearby(), look)
+    list(optimize(problem(stage(terms=[first], steps=2))))
+    list(optimize(problem(stage(terms=[Term("new", Fixed(), towards(0.1)), first], steps=2))))
+    assert torch.equal(seen[0], seen[2])
+    assert torch.equal(seen[1], seen[3])
+
+
+def test_subjects_do_not_mix() -> None:
+    terms = [Term("fit", Fixed(), towards(0.3)), Term("prior", None, small)]
+    one = list(optimize(problem(stage(terms=terms))))[-1].state
+    two = list(optimize(problem(stage(terms=terms), subjects=2)))[-1].state
+    torch.testing.assert_close(two.offset[:1], one.offset)
+    torch.testing.assert_close(two.offset[1:], one.offset)
+
+
+def test_a_tied_stage_stays_in_w() -> None:
+    offset = list(optimize(problem(stage(tied=True))))[-1].state.offset
+    assert torch.equal(offset[:, 0], offset[:, 1])
+    assert offset.abs().sum() > 0
+    free = list(optimize(problem(stage())))[-1].state.offset
+    assert not torch.equal(free[:, 0], free[:, 1])
+
+
+def test_references_are_what_against_names() -> None:
+    references: dict[str, torch.Tensor] = {}
+
+    def note(name: str) -> Callable[[Rendering | None, Step], Loss]:
+        def loss(rendering: Rendering | None, step: Step) -> Loss:
+            assert rendering is not None
+            assert step.reference is not None
+            references[name] = (rendering.image - step.reference.image).detach().abs().amax()
+            return Loss((rendering.image - 0.4).square().mean(dim=(1, 2, 3, 4)))
+
+        return loss
+
+    terms = [
+        Term("source", Fixed(), note("source"), against="source"),
+        Term("untuned", Fixed(), note("untuned"), against="untuned"),
+    ]
+    list(optimize(problem(stage(solve_for=("latent",), terms=terms, steps=3))))
+    assert references["source"] > 1e-3  # the latent has moved away from where the stage began
+    assert references["untuned"] == 0  # nothing was tuned
+    list(optimize(problem(stage("tune", ("weights",), terms=terms, steps=3))))
+    assert references["source"] == 0  # the latent stands still; today's weights on both sides
+    assert references["untuned"] > 1e-3
+
+
+def test_a_base_generator_is_never_changed_by_tuning() -> None:
+    task = problem(stage("tune", ("weights",)))
+    before = task.generator.basis.clone()
+    after = list(optimize(task))[-1].state.weights["basis"]
+    assert torch.equal(task.generator.basis, before)
+    assert not torch.equal(after, before)
+
+
+def test_views_beyond_what_a_term_sees_are_skipped() -> None:
+    blind = Term("blind", Fixed(), towards(0.9), sees=0.05)  # the photo's camera stands at 0.1
+    assert next(optimize(problem(stage(terms=[blind], steps=1)))).losses["blind"] == 0
+
+
+def test_a_value_that_is_not_finite_names_term_and_step() -> None:
+    def broken(rendering: Rendering | None, step: Step) -> Loss:
+        assert rendering is not None
+        return Loss(rendering.image.mean(dim=(1, 2, 3, 4)) * (float("nan") if step.index == 2 else 1.0))
+
+    terms = [Term("fit", Fixed(), towards(0.3)), Term("broken", Fixed(), broken)]
+    run = optimize(problem(stage(terms=terms)))
+    kept = [next(run), next(run)]
+    with pytest.raises(Diverged, match=r"'broken' diverged at step 2 of stage 'edit'"):
+        next(run)
+    assert kept[-1].state.index == 2
+
+
+def test_a_gradient_that_is_not_finite_names_its_term() -> None:
+    def cusp(rendering: Rendering | None, step: Step) -> Loss:
+        return Loss((step.latent.w - step.latent.w.detach()).abs().sqrt().sum(dim=(1, 2)))
+
+    with pytest.raises(Diverged, match="'cusp'"):
+        list(optimize(problem(stage(terms=[Term("fit", Fixed(), towards(0.3)), Term("cusp", None, cusp)]))))
+
+
+def test_a_stage_refuses_two_terms_of_one_name() -> None:
+    with pytest.raises(ValueError, match="two terms of one name"):
+        stage(terms=[Term("a", None, small), Term("a", None, small)])
+
+
+def test_a_camera_that_is_solved_for_moves_and_is_otherwise_kept() -> None:
+    moved = list(optimize(problem(stage(solve_for=("camera", "latent")))))[-1].state
+    kept = list(optimize(problem(stage())))[-1].state
+    assert moved.increment.abs().max() > 0
+    assert torch.equal(kept.increment, torch.zeros(1, 1, 7))
+    torch.testing.assert_close(kept.camera.camera, kept.home.camera)
+
+
+def test_states_are_snapshots() -> None:
+    run = optimize(problem(stage()))
+    first = next(run).state
+    copy = replace(first, offset=first.offset.clone())
+    list(run)
+    assert torch.equal(first.offset, copy.offset)
