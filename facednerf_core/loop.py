@@ -226,7 +226,7 @@ class _Descent:
         shots = self._render(generator, scene, {look: views[look] for look in plain}, index)
         result = {}
         for term in terms:
-            step = Step(index, self.stage.steps, self._rng(term.name, index), latent)
+            step = Step(index, self.stage.steps, self._rng(term.name, index), latent, origin=self.base.source)
             if term.look is None:
                 result[term.name] = term.loss(None, step)
                 continue

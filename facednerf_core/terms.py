@@ -86,6 +86,7 @@ class Step:
     rng: torch.Generator  # this term's own draws for this step, on the CPU
     latent: Latent
     reference: Rendering | None = None  # what Term.against asked for, at the same views, without gradient
+    origin: Latent | None = None  # the latent as the stage began
 
     @property
     def progress(self) -> float:
