@@ -1,0 +1,87 @@
+"""The mapping network: a random vector and the camera it is conditioned on become a latent."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from facednerf_eg3d.layers import FullyConnected, unit_second_moment
+
+
+class MappingNetwork(nn.Module):
+    """z (N, z_dim) and a camera label (N, c_dim) to w (N, num_ws, w_dim)."""
+
+    w_avg: Tensor
+
+    def __init__(
+        self,
+        *,
+        z_dim: int,
+        c_dim: int,
+        w_dim: int,
+        num_ws: int,
+        num_layers: int = 2,
+        lr_multiplier: float = 0.01,
+        c_scale: float = 0.0,
+        zero_c: bool = False,
+    ) -> None:
+        super().__init__()
+        self.z_dim, self.c_dim, self.num_ws = z_dim, c_dim, num_ws
+        self.num_layers = num_layers
+        self.c_scale = 0.0 if zero_c else c_scale
+        self.register_buffer("w_avg", torch.zeros(w_dim))
+        self.embed = FullyConnected(c_dim, w_dim)
+        for index in range(num_layers):
+            layer = FullyConnected(
+                z_dim + w_dim if index == 0 else w_dim, w_dim, activated=True, lr_multiplier=lr_multiplier
+            )
+            self.add_module(f"fc{index}", layer)
+
+    def forward(self, z: Tensor, c: Tensor, truncation: float = 1.0, cutoff: int | None = None) -> Tensor:
+        """The latents (N, num_ws, w_dim); the first `cutoff` rows (None: all) are pulled to the mean by `truncation`.
+
+        The embedding is applied even where the network ignores the camera: it then gives its normalised bias.
+        """
+        w = self.row(z, c)
+        ws = w[:, None].repeat(1, self.num_ws, 1)
+        if truncation != 1.0:
+            kept = ws[:, ws.shape[1] if cutoff is None else cutoff :]
+            ws = torch.cat([self.w_avg.lerp(ws[:, :cutoff], truncation), kept], dim=1)
+        return ws
+
+    def row(self, z: Tensor, c: Tensor) -> Tensor:
+        """The one latent row (N, w_dim) that the network computes, before it is repeated."""
+        label = unit_second_moment(self.embed(c.float() * self.c_scale))
+        x = torch.cat([unit_second_moment(z.float()), label], dim=1)
+        for index in range(self.num_layers):
+            x = getattr(self, f"fc{index}")(x)
+        return x
+
+
+class Statistics(NamedTuple):
+    """What W looks like: estimated from many random vectors."""
+
+    mean: Tensor  # (w_dim,)
+    deviation: Tensor  # (w_dim,)
+
+
+@torch.no_grad()
+def statistics(mapping: MappingNetwork, c: Tensor, *, samples: int = 10_000, seed: int = 123) -> Statistics:
+    """Mean and standard deviation of W along each dimension, under the camera label c (c_dim,).
+
+    The vectors are drawn on the CPU from `seed`, so that every device and every run finds the same statistics.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    weight = mapping.embed.weight
+    total = torch.zeros_like(mapping.w_avg, dtype=torch.float64)
+    square = torch.zeros_like(total)
+    for count in [1000] * (samples // 1000) + [samples % 1000]:
+        z = torch.randn(count, mapping.z_dim, generator=rng).to(weight)
+        w = mapping.row(z, c.to(weight).expand(count, -1)).double()
+        total += w.sum(dim=0)
+        square += w.square().sum(dim=0)
+    mean = total / samples
+    deviation = (square / samples - mean.square()).clamp_min(0).sqrt()
+    return Statistics(mean.to(weight), deviation.to(weight))

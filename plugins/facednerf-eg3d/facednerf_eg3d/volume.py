@@ -1,0 +1,129 @@
+"""A field of density and colour, looked at along rays: two-pass volume rendering as EG3D does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from facednerf_core.errors import InputError
+from facednerf_eg3d.marching import interval_weights, mean_depth, sample_weights
+from facednerf_eg3d.rays import box_span
+from facednerf_eg3d.sampling import Draws, coarse_depths, fine_depths
+
+Field = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Points (N, P, 3) to raw density (N, P) and colour features (N, P, C)."""
+Rules = Literal["view", "official"]
+"""Over what automatic limits and the clamp of depth reach: each view, or the whole batch as in the original (where the
+depth of one image depends on its neighbours)."""
+
+
+@dataclass(frozen=True)
+class RayOptions:
+    """How rays are sampled and composed."""
+
+    coarse: int = 48  # S, samples of the first pass
+    fine: int = 48  # F, samples of the second; 0 for none
+    near: float | None = 2.25  # distance along the ray; None: where it enters the box
+    far: float | None = 3.3
+    box_warp: float = 1.0  # side of the cube that the planes span, world units
+    disparity: bool = False  # coarse samples even in 1 / depth
+    white_back: bool = False  # what is not subject is white, else black
+    signed: bool = True  # features leave in [-1, 1] rather than [0, 1]
+
+    @classmethod
+    def read(cls, kwargs: Mapping[str, Any]) -> RayOptions:
+        """From a checkpoint's `rendering_kwargs`.
+
+        Raises:
+            InputError: the marcher it asks for is not EG3D's, or only one limit is 'auto'.
+        """
+        if kwargs.get("clamp_mode", "softplus") != "softplus":
+            raise InputError(f"clamp_mode is {kwargs['clamp_mode']!r}; only 'softplus' exists.")
+        limits = (kwargs["ray_start"], kwargs["ray_end"])
+        if (limits[0] == "auto") != (limits[1] == "auto"):
+            raise InputError(f"ray_start and ray_end are {limits}; give two numbers, or 'auto' for both.")
+        near, far = (None if limit == "auto" else float(limit) for limit in limits)
+        return cls(
+            coarse=int(kwargs["depth_resolution"]),
+            fine=int(kwargs["depth_resolution_importance"]),
+            near=near,
+            far=far,
+            box_warp=float(kwargs["box_warp"]),
+            disparity=bool(kwargs.get("disparity_space_sampling", False)),
+            white_back=bool(kwargs.get("white_back", False)),
+        )
+
+
+class Traced(NamedTuple):
+    """What rays bring back."""
+
+    feature: Tensor  # (N, V, R, C)
+    depth: Tensor  # (N, V, R), distance along the ray, world units
+    alpha: Tensor  # (N, V, R), how much of the ray was stopped, [0, 1]
+
+
+def trace(
+    field: Field, origins: Tensor, directions: Tensor, options: RayOptions, draws: Draws, *, rules: Rules = "view"
+) -> Traced:
+    """Renders rays, each (N, V, R, 3), through a field.
+
+    Every point is decoded once. The second pass merges both sets by sorting depths and densities only: colours stay in
+    place, and the weights are carried back to them.
+    """
+    near, far = _limits(origins, directions, options, rules)
+    depths = coarse_depths(near, far, draws.coarse, disparity=options.disparity)
+    depths = depths.expand(*directions.shape[:3], -1)  # (N, V, R, S)
+    sigma, colours = _look(field, origins, directions, depths)
+    if options.fine:
+        with torch.no_grad():
+            coarse_weights = interval_weights(depths, sigma)
+        fine = fine_depths(depths, coarse_weights, draws.fine)  # (N, V, R, F)
+        fine_sigma, fine_colours = _look(field, origins, directions, fine)
+        merged, order = torch.cat([depths, fine], dim=-1).sort(dim=-1)
+        weights = interval_weights(merged, torch.cat([sigma, fine_sigma], dim=-1).gather(-1, order))
+        share = sample_weights(weights)
+        share = torch.zeros_like(share).scatter(-1, order, share)
+        feature = _compose(share[..., : options.coarse], colours) + _compose(share[..., options.coarse :], fine_colours)
+    else:
+        merged = depths
+        weights = interval_weights(depths, sigma)
+        feature = _compose(sample_weights(weights), colours)
+    alpha = weights.sum(dim=-1)
+    if options.white_back:
+        feature = feature + (1.0 - alpha)[..., None]
+    if options.signed:
+        feature = 2.0 * feature - 1.0
+    reach = (0, 1, 2) if rules == "official" else (2,)
+    low = merged[..., 0].detach().amin(dim=reach, keepdim=True)
+    high = merged[..., -1].detach().amax(dim=reach, keepdim=True)
+    depth = torch.minimum(torch.maximum(mean_depth(merged, weights), low), high)
+    return Traced(feature, depth, alpha)
+
+
+def _look(field: Field, origins: Tensor, directions: Tensor, depths: Tensor) -> tuple[Tensor, Tensor]:
+    points = torch.addcmul(origins[..., None, :], depths[..., None], directions[..., None, :])  # (N, V, R, S, 3)
+    sigma, colours = field(points.flatten(1, 3))
+    return sigma.view(depths.shape), colours.view(*depths.shape, -1)
+
+
+def _compose(share: Tensor, colours: Tensor) -> Tensor:
+    """Sum over samples: (N, V, R, S) and (N, V, R, S, C) to (N, V, R, C)."""
+    return (share[..., None, :] @ colours).squeeze(-2)
+
+
+def _limits(origins: Tensor, directions: Tensor, options: RayOptions, rules: Rules) -> tuple[Tensor | float, Tensor | float]:
+    """Near and far. Rays that miss the box take the least and the greatest near limit of those that hit it, which is
+    what the original does; where none hits, nothing is replaced."""
+    if options.near is not None and options.far is not None:
+        return options.near, options.far
+    near, far = box_span(origins, directions, options.box_warp)  # (N, V, R, 1)
+    hit = far > near
+    reach = (0, 1, 2) if rules == "official" else (2,)
+    least = torch.where(hit, near, torch.inf).amin(dim=reach, keepdim=True)
+    greatest = torch.where(hit, near, -torch.inf).amax(dim=reach, keepdim=True)
+    keep = hit | ~hit.any(dim=2, keepdim=True) if rules == "view" else hit | ~hit.any()
+    return torch.where(keep, near, least), torch.where(keep, far, greatest)
