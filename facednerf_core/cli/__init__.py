@@ -1,0 +1,20 @@
+"""fdn, the command line: parse, call, print. One file per command; what they do lies in the modules they call."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Runs fdn. What a user can mend is one message on stderr and exit code 2; Ctrl-C is exit code 130."""
+    try:
+        from facednerf_core.cli.app import app
+        from facednerf_core.errors import FacednerfError
+
+        try:
+            app(prog_name="fdn")
+        except FacednerfError as error:
+            print(f"fdn: {error}", file=sys.stderr)
+            sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
