@@ -1,0 +1,1 @@
+"""A synthetic world of heads: every attribute, light and camera is known."""

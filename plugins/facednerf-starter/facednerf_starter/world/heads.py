@@ -1,0 +1,131 @@
+"""The bare head as a signed distance: skull, jaw, face, eyes, mouth, ears and neck, in decimetres."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from facednerf_starter.world.anatomy import Measures
+from facednerf_starter.world.fields import bump, cut, ellipsoid, join, noise, step, tube
+
+EYE_R = 0.165
+
+
+def mouth_line(x: Tensor, m: Measures) -> tuple[Tensor, Tensor]:
+    """The height at which the lips meet, and the lips' envelope (1 at the midline, 0 at the corners), at x."""
+    u = x / m["mouth_w"]
+    return m["mouth_y"] + m["mouth_bend"] * x * x + m["mouth_tilt"] * x * 2, (1 - u * u).clamp(-4, 1)
+
+
+def mouth_gap(x: Tensor, y: Tensor, m: Measures) -> Tensor:
+    """Distance in the plane to the opening between the lips: negative within."""
+    line, envelope = mouth_line(x, m)
+    return torch.maximum(y - line - m["open_up"] * envelope, line - m["open_low"] * envelope - y)
+
+
+def eye_gap(ax: Tensor, y: Tensor, m: Measures) -> tuple[Tensor, Tensor]:
+    """Distances in the plane past the upper and past the lower lid's edge: both negative in the eye's opening."""
+    dx = ax - m["eye_x"]
+    u = dx / m["eye_w"]
+    dy = y - m["eye_tilt"] * dx
+    shape = 1 - u * u
+    lean = 1 - 0.25 * u  # the upper lid peaks towards the nose
+    return dy - m["eye_up"] * shape * lean, -m["eye_low"] * shape - dy
+
+
+def beard_mask(ax: Tensor, y: Tensor, z: Tensor, m: Measures) -> Tensor:
+    """How much beard or moustache grows here, within [0, 1]."""
+    lip = m["mouth_y"]
+    under = y - lip + 0.13
+    line = 0.30 * step(ax, 0.14, 0.36) + 1.15 * (ax - 0.36).clamp_min(0)
+    full = step(under - line, 0.05, -0.05) * step(z, -0.12, 0.06)
+    chin = step(under, 0.03, -0.05) * step(ax, 0.32, 0.24) * step(z, 0.2, 0.35)
+    ring = step(ax, 0.33, 0.28) * step(ax, 0.19, 0.25) * step(y - lip, 0.12, 0.02) * step(z, 0.3, 0.4)
+    above = y - lip - 0.125 + 0.55 * ax * ax
+    upper = step(above.abs(), 0.085, 0.05) * step(ax, 0.36, 0.26) * step(z, 0.3, 0.4)
+    joined = m["goatee"] * m["moustache"] * ring
+    grown = torch.maximum(
+        torch.maximum(m["beard"] * full, m["goatee"] * chin), torch.maximum(m["moustache"] * upper, joined)
+    )
+    return grown * step(y, -1.42, -1.22)
+
+
+def face(x: Tensor, y: Tensor, z: Tensor, m: Measures, detail: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Distances (N, R) to skin, eyeballs, teeth and the inner eye's and mouth's cut-out that bounds the skin."""
+    x = x + m["asym"] * y
+    ax = (x * x + 4e-4).sqrt() - 0.006
+    front = step(z, 0.0, 0.45)
+    lower = step(y, -0.55, -1.0)  # what the jaw carries
+    yj = y + m["jaw_drop"] * lower
+    narrow = 1 + m["taper"] * (yj + 0.30).clamp(-1.2, 0.4)
+    skull = ellipsoid(x, y - 0.30, z + 0.09, m["skull_x"], m["skull_y"], m["skull_z"])
+    mask = ellipsoid(x / narrow, yj + 0.36, z - 0.17, m["face_x"], m["face_y"], m["face_z"]) * 0.9
+    d = join(skull, mask, 0.28)
+    line, envelope = mouth_line(x, m)
+    wet = envelope.clamp_min(0).sqrt()
+    # hills and hollows, along the way out of the surface
+    hill = (
+        m["brow_ridge"] * bump(ax - 0.27, y - 0.19, 0.24, 0.10)
+        + m["forehead"] * bump(ax, y - 0.55, 0.4, 0.25)
+        - m["socket"] * bump(ax - 0.30, y - 0.015, 0.19, 0.125)
+        + m["cheekbone"] * bump(ax - 0.44, y + 0.27, 0.17, 0.15)
+        + m["cheek"] * bump(ax - 0.42, y + 0.58, 0.20, 0.22)
+        + m["muzzle"] * bump(ax, y + 0.66, 0.27, 0.20)
+        + m["chin"] * bump(ax, yj + 1.02, m["chin_w"], 0.14)
+        - 0.028 * bump(ax, yj - m["mouth_y"] + 0.19, 0.22, 0.055)
+        - 0.010 * bump(ax, y + 0.56, 0.025, 0.06)
+    )
+    up = y - line - m["open_up"] * envelope.clamp_min(0)
+    low = line - m["open_low"] * envelope.clamp_min(0) - y
+    bow = 0.05 - 0.012 * bump(ax, up, 0.035, 1.0) + 0.010 * bump(ax - 0.07, up, 0.05, 1.0)
+    lips = (
+        wet * (m["lip_up"] * bump(up - 0.6 * bow, up, 0.048, 9.0) + m["lip_low"] * bump(low - 0.038, low, 0.055, 9.0))
+        - 0.028 * step(envelope, -0.35, 0.1) * bump(y - line, y - line, 0.016, 9.0)
+        - 0.02 * bump(ax - m["mouth_w"] - 0.01, y - line, 0.03, 0.04)
+    )
+    # the fold from the nose's wing to beside the mouth
+    fold_x = 0.20 + 0.42 * (-0.45 - y).clamp(-0.1, 0.35)
+    fold = m["fold"] * bump(ax - fold_x, y + 0.60, 0.045, 0.17)
+    bag = m["bag"] * bump(ax - m["eye_x"], y + 0.13, 0.14, 0.022)
+    gonion = m["jaw"] * bump(ax - 0.50, yj + 0.66, 0.16, 0.20) * step((z - 0.05).abs(), 0.45, 0.0)
+    d = d - front * (hill + lips - fold - bag) - gonion
+    # eyelids over the eyeballs
+    dx = ax - m["eye_x"]
+    ball = (dx * dx + y * y + (z - m["eye_z"]) ** 2 + 1e-6).sqrt()
+    d = join(d, ball - EYE_R - 0.016, 0.06)
+    over, under = eye_gap(ax, y, m)
+    gap = torch.maximum(over, under)
+    if detail:
+        d = d + 0.010 * bump(over - 0.035, dx, 0.010, 0.13) * front  # the crease of the upper lid
+    # nose
+    bridge, along = tube(ax, y, z, (0.0, 0.06, m["bridge_z"] - 0.06), (0.0, m["nose_y"], m["nose_z"] - 0.10))
+    ridge = bridge - 0.062 - 0.040 * along - m["hump"] * bump(along - 0.45, along, 0.2, 9.0)
+    tip = ellipsoid(ax, y - m["nose_y"], z - m["nose_z"] + 0.085, m["nose_r"] * 1.05, m["nose_r"] * 0.9, m["nose_r"])
+    wing = ellipsoid(ax - m["nose_w"], y - m["nose_y"] + 0.035, z - m["nose_z"] + 0.165, 0.062, 0.070, 0.10)
+    nose = join(join(ridge, tip, 0.07), wing, 0.045)
+    d = join(d, nose, 0.075)
+    hole = ellipsoid(ax - 0.055, y - m["nose_y"] + 0.085, z - m["nose_z"] + 0.12, 0.030, 0.035, 0.055)
+    d = cut(d, -hole, 0.02)
+    # neck and ears
+    neck, _ = tube(ax, y, z, (0.0, -0.7, -0.30), (0.0, -2.3, -0.52))
+    d = join(d, neck - m["neck"], 0.14)
+    ex = ax - 0.735 - m["ear_out"] * (-0.10 - z).clamp(-0.12, 0.25)
+    ey, ez = (y + 0.10) / m["ear"], z + 0.12 - 0.18 * (y + 0.10)
+    ear = ellipsoid(ex, ey, ez, 0.050, 0.31 - 0.0 * ez, 0.17 + 0.10 * ey.clamp(-0.3, 0.3))
+    shell = ellipsoid(ex - 0.055, ey - 0.02, ez - 0.015, 0.045, 0.23, 0.115)
+    d = join(d, cut(ear, -shell, 0.03), 0.05)
+    # hair of the beard
+    grown = beard_mask(ax, yj, z, m)
+    thick = m["beard_t"] * (1 - 0.35 * m["moustache"] * (1 - m["beard"]))
+    if detail:
+        thick = thick * (1 + 0.22 * noise(38 * x + m["phase_a"], 15 * y, 38 * z))
+    d = d - grown * thick
+    # the openings
+    inner = mouth_gap(x, y, m)
+    d = torch.maximum(d, -torch.maximum(gap * 0.85, 0.45 - z))
+    d = torch.maximum(d, -torch.maximum(inner + 0.012 - 0.3 * (m["open_low"]).clamp_max(0.04), 0.50 - z))
+    teeth = torch.maximum(
+        (x * x * 1.4 + (z - 0.53) ** 2 + 1e-6).sqrt() - 0.32,
+        (y - m["mouth_y"] - 0.5 * m["mouth_bend"] * x * x - 0.045).abs() - 0.075,
+    )
+    return d, ball - EYE_R, teeth, grown

@@ -1,0 +1,253 @@
+"""Pictures of the world: sphere tracing, shading, and the truth beside every pixel."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from facednerf_starter.world import light as lighting
+from facednerf_starter.world import skin as surfaces
+from facednerf_starter.world import wear
+from facednerf_starter.world.anatomy import RAISE, UNIT, Measures, measure
+from facednerf_starter.world.attributes import Attributes
+from facednerf_starter.world.cameras import rays
+from facednerf_starter.world.landmarks import landmarks
+from facednerf_starter.world.fields import join, step
+from facednerf_starter.world.hair import CROWN, hair
+from facednerf_starter.world.heads import face
+from facednerf_starter.world.palette import finish, palette
+
+STEPS = 44
+RELAXATION = 0.92
+CLOSE = 0.006
+"""A ray has hit where the distance is below this, in decimetres."""
+
+Field = Callable[[Tensor, Tensor, Tensor, Measures], Tensor]
+
+
+@dataclass(frozen=True)
+class WorldRendering:
+    """Pictures over white, and their truth: N heads in V views of H x W pixels."""
+
+    image: Tensor  # (N, V, 3, H, W) [-1, 1]
+    mask: Tensor  # (N, V, 1, H, W) [0, 1], antialiased
+    depth: Tensor  # (N, V, 1, H, W) Euclidean distance along the ray, 0 where nothing is hit
+    normal: Tensor  # (N, V, 3, H, W) unit, in the world; 0 where nothing is hit
+    albedo: Tensor  # (N, V, 3, H, W) [0, 1] sRGB; 0 where nothing is hit
+    landmarks: Tensor  # (N, V, K, 2) [0, 1] image coordinates, x right, y down
+
+
+def parts(x: Tensor, y: Tensor, z: Tensor, m: Measures, detail: bool) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Distances (N, R) to skin, eyes, teeth, hair, glasses, hat, clothes; and the beard's growth."""
+    flesh, eyes, teeth, grown = face(x, y, z, m, detail)
+    bare, cloth = wear.clothes(x, y, z, m, detail)
+    flesh = join(flesh, bare, 0.12)
+    tress = hair(x, y, z, m, detail)
+    return (flesh, eyes, teeth, tress, wear.glasses(x, y, z, m), wear.hat(x, y, z, m, detail), cloth), grown
+
+
+def distance(x: Tensor, y: Tensor, z: Tensor, m: Measures) -> Tensor:
+    """The distance (N, R), a slight underestimate, to the nearest surface at points in the model's decimetres."""
+    return functools.reduce(torch.minimum, parts(x, y, z, m, False)[0])
+
+
+def detailed(x: Tensor, y: Tensor, z: Tensor, m: Measures) -> Tensor:
+    """As `distance`, with the fine relief that only normals feel."""
+    return functools.reduce(torch.minimum, parts(x, y, z, m, True)[0])
+
+
+@functools.cache
+def _compiled(field: Field) -> Field:
+    return torch.compile(field, dynamic=False)
+
+
+def _bounds(origin: tuple[Tensor, ...], direction: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    """Where rays enter and leave the box of +-0.5 world units, in decimetres along them; far <= near where they miss."""
+    half, centre = 0.5 / UNIT, (0.0, -RAISE / UNIT, 0.0)
+    near = torch.zeros_like(origin[0])
+    far = torch.full_like(origin[0], 1e3)
+    for o, d, c in zip(origin, direction, centre, strict=True):
+        safe = torch.where(d.abs() < 1e-6, torch.full_like(d, 1e-6), d)
+        a, b = (c - half - o) / safe, (c + half - o) / safe
+        near = torch.maximum(near, torch.minimum(a, b))
+        far = torch.minimum(far, torch.maximum(a, b))
+    return near, far
+
+
+def _trace_dense(field: Field, m: Measures, o: tuple[Tensor, ...], d: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    """Sphere tracing of rays (N, R) without looking at the values: where each ends, and whether on a surface."""
+    t, far = _bounds(o, d)
+    gap = torch.full_like(t, 1.0)
+    for _ in range(STEPS):
+        gap = field(o[0] + t * d[0], o[1] + t * d[1], o[2] + t * d[2], m)
+        t = torch.where((gap > 0.3 * CLOSE) & (t < far), t + RELAXATION * gap, t)
+    return t, (gap < 2 * CLOSE) & (t < far)
+
+
+def _trace_sparse(field: Field, m: Measures, o: tuple[Tensor, ...], d: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    """As `_trace_dense` for one head (1, R), evaluating only the rays still on their way."""
+    t, far = _bounds(o, d)
+    hit = torch.zeros_like(t, dtype=torch.bool)
+    live = (t < far)[0].nonzero()[:, 0]
+    for i in range(STEPS):
+        ox, oy, oz, dx, dy, dz = (v[:, live] for v in (*o, *d))
+        now = t[:, live]
+        gap = field(ox + now * dx, oy + now * dy, oz + now * dz, m)
+        done = gap <= (0.3 * CLOSE if i + 1 < STEPS else 2 * CLOSE)
+        hit[:, live] |= done
+        now = torch.where(done, now, now + RELAXATION * gap)
+        t[:, live] = now
+        live = live[(~done & (now < far[:, live]))[0]]
+        if not len(live):
+            break
+    return t, hit & (t < far)
+
+
+def _gradient(field: Field, p: tuple[Tensor, ...], m: Measures, eps: float = 0.007) -> Tensor:
+    """Unit normals (N, R, 3) from four differences of a field."""
+    total = [torch.zeros_like(p[0]) for _ in range(3)]
+    for signs in ((1, -1, -1), (-1, -1, 1), (-1, 1, -1), (1, 1, 1)):
+        value = field(*(v + s * eps for v, s in zip(p, signs, strict=True)), m)
+        total = [g + s * value for g, s in zip(total, signs, strict=True)]
+    return torch.nn.functional.normalize(torch.stack(total, -1), dim=-1)
+
+
+def _occlusion(field: Field, p: tuple[Tensor, ...], n: Tensor, m: Measures) -> Tensor:
+    """How open (N, R) the sky is above points, from two probes along the normal."""
+    blocked = torch.zeros_like(p[0])
+    for reach, weight in ((0.07, 0.35), (0.28, 0.5)):
+        value = field(*(v + reach * n[..., k] for k, v in enumerate(p)), m)
+        blocked = blocked + weight * (1 - value / reach).clamp(0, 1)
+    return 1 - blocked
+
+
+def _shadow(field: Field, p: tuple[Tensor, ...], n: Tensor, towards: Tensor, m: Measures) -> Tensor:
+    """How much (N, R) of the key light arrives at points, with soft edges; `towards` is (N, 3)."""
+    arrived = torch.ones_like(p[0])
+    start = tuple(v + 0.03 * n[..., k] for k, v in enumerate(p))
+    for reach in (0.06, 0.12, 0.22, 0.38, 0.65, 1.05):
+        value = field(*(v + reach * towards[:, k, None] for k, v in enumerate(start)), m)
+        arrived = torch.minimum(arrived, (0.35 + 3.2 * value / reach).clamp(0, 1))
+    return arrived
+
+
+def _glint(n: Tensor, half: Tensor, power: float) -> Tensor:
+    return (n * half).sum(-1).clamp_min(0) ** power
+
+
+def _shade(
+    a: dict[str, Tensor], c: dict[str, Tensor], f: dict[str, Tensor], light: Tensor, p: tuple[Tensor, ...],
+    d: tuple[Tensor, ...], field: Field, fine: Field,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Colour, albedo and normal (N, R, 3) at points on the surface."""
+    x, y, z = p
+    distances, grown = parts(x, y, z, a, False)
+    kind = torch.stack(distances, 0).argmin(0)  # (N, R)
+    n = _gradient(fine, p, a)
+    flesh, red, fur = surfaces.skin(x, y, z, a, c, f, grown)
+    eye, wet = surfaces.eyes(x, y, z, a, c, f)
+    tooth = torch.tensor([0.90, 0.86, 0.79], device=x.device) * (0.90 + 0.10 * (1 - (x * 38).cos() ** 10))[..., None]
+    tooth = tooth * (0.55 + 0.45 * step(x.abs(), 0.28, 0.12))[..., None]
+    layers = (
+        flesh, eye, tooth, surfaces.hairs(x, y, z, a, c), c["glasses"].expand_as(flesh),
+        surfaces.hat(x, y, z, a, c), surfaces.cloth(x, y, z, c, f),
+    )  # fmt: skip
+    albedo = flesh
+    for index, layer in enumerate(layers[1:], start=1):
+        albedo = torch.where((kind == index)[..., None], layer, albedo)
+    albedo = albedo.clamp(0, 1)
+
+    key = lighting.key_direction(light)
+    power = light[:, :, 1:4].norm(dim=-1)[:, None]  # (N, 1, 3)
+    open_sky = _occlusion(field, p, n, a)
+    arrived = _shadow(field, p, n, key, a)
+    facing = (n * key[:, None]).sum(-1)
+    directed = (power.mean(-1) / light[:, :, 0].mean(-1, keepdim=True).clamp_min(1e-3)).clamp(0, 1)
+    shadow = 1 - 0.75 * directed * (1 - arrived) * step(facing, -0.35, 0.35)
+    shading = lighting.shade(n, light).clamp_min(0.015) * (open_sky * shadow)[..., None]
+    is_skin, is_hair = kind == 0, kind == 3
+    warm = torch.tensor([0.90, 1.02, 1.06], device=x.device)
+    shading = torch.where(is_skin[..., None], shading.clamp_min(1e-3) ** warm, shading)
+    radiance = albedo**2.2 * shading
+
+    view = -torch.stack(d, -1)
+    half = torch.nn.functional.normalize(view + key[:, None], dim=-1)
+    across = torch.stack([x - CROWN[0], y - CROWN[1] - 0.3, z - CROWN[2]], -1)
+    along = across - (across * n).sum(-1, keepdim=True) * n
+    along = torch.nn.functional.normalize(along + 1e-6, dim=-1)
+    sheen = (1 - (along * half).sum(-1) ** 2).clamp(1e-4, 1)
+    hair_glint = 0.30 * sheen**24 + 0.10 * sheen**6
+    grazing = (1 - (n * view).sum(-1).clamp(0, 1)) ** 4
+    skin_glint = f["gloss"] * (0.045 * _glint(n, half, 14) + 0.05 * _glint(n, half, 40) * (1 + 4 * red) + 0.04 * grazing)
+    skin_glint = skin_glint * (1 - 0.7 * fur)
+    flash = torch.nn.functional.normalize(view + torch.tensor([0.25, 0.5, 0.2], device=x.device), dim=-1)
+    wet_glint = wet * (0.9 * _glint(n, half, 250) + 0.5 * _glint(n, flash, 400) + 0.06 * grazing)
+    glint = torch.zeros_like(x)
+    for index, value in enumerate(
+        (skin_glint, wet_glint, 0.25 * _glint(n, half, 30), hair_glint * 0.35, 0.5 * _glint(n, half, 60), 0 * x, 0 * x)
+    ):
+        glint = torch.where(kind == index, value, glint)
+    tint = torch.where(is_hair[..., None], albedo**1.1 * 1.6 + 0.08, torch.ones_like(albedo))
+    lit = (arrived * step(facing, -0.3, 0.2) * open_sky)[..., None] * power
+    radiance = radiance + glint[..., None] * tint * torch.where((kind == 1)[..., None], power + 0.3, lit)
+    radiance = torch.where(radiance > 0.7, 0.7 + 0.3 * (1 - (-(radiance - 0.7) / 0.3).exp()), radiance)
+    return radiance.clamp(0, 1) ** (1 / 2.2), albedo, n
+
+
+def _pool(x: Tensor, k: int) -> Tensor:
+    """Means over k x k pixels of (N, V, C, H, W)."""
+    return torch.nn.functional.avg_pool2d(x.flatten(0, 1), k).unflatten(0, x.shape[:2]) if k > 1 else x
+
+
+@torch.no_grad()
+def render(
+    attributes: Attributes, cameras: Tensor, size: int, *, supersample: int = 2, light: Tensor | None = None,
+    compile: bool = False,
+) -> WorldRendering:  # fmt: skip
+    """Pictures of N heads in V views, cameras (N, V, 25), on the device of the attributes.
+
+    `light` (N, 3, 9) replaces the light of the attributes. On a CPU each head is traced by itself and only where it
+    is still needed; elsewhere all at once and densely. `compile` compiles the distance function (worth it on a GPU).
+    """
+    light = attributes.light if light is None else light
+    cameras = cameras.to(attributes.unit)
+    if cameras.device.type == "cpu":
+        parts_ = [_render(attributes[[i]], cameras[i : i + 1], size, supersample, light[i : i + 1], True, compile)
+                  for i in range(len(attributes))]  # fmt: skip
+        return WorldRendering(*(torch.cat([getattr(p, name) for p in parts_]) for name in WorldRendering.__annotations__))
+    return _render(attributes, cameras, size, supersample, light, False, compile)
+
+
+def _render(
+    attributes: Attributes, cameras: Tensor, size: int, k: int, light: Tensor, sparse: bool, compile: bool
+) -> WorldRendering:
+    count, views = cameras.shape[:2]
+    field, fine = (_compiled(distance), _compiled(detailed)) if compile else (distance, detailed)
+    m, c, f = measure(attributes), palette(attributes), finish(attributes)
+    origin, direction = (v.reshape(count, -1, 3) for v in rays(cameras, size * k))
+    o = tuple(v.contiguous() for v in ((origin - torch.tensor([0, RAISE, 0], device=origin.device)) / UNIT).unbind(-1))
+    d = tuple(v.contiguous() for v in direction.unbind(-1))
+    t, hit = (_trace_sparse if sparse else _trace_dense)(field, m, o, d)
+    chosen = hit[0].nonzero()[:, 0] if sparse else slice(None)
+    at = tuple((ov + t * dv)[:, chosen] for ov, dv in zip(o, d, strict=True))
+    found = _shade(m, c, f, light, at, tuple(v[:, chosen] for v in d), field, fine)
+    maps = torch.zeros(count, t.shape[1], 9, device=t.device)
+    maps[:, chosen] = torch.cat(found, dim=-1)
+    solid = hit[..., None].float()
+    maps = torch.cat([maps * solid, solid, t[..., None] * UNIT * solid], dim=-1)  # (N, R, 11)
+    maps = maps.reshape(count, views, size * k, size * k, 11).movedim(-1, 2)
+    mask = _pool(maps[:, :, 9:10], k)
+    share = mask.clamp_min(1e-6)
+    covered = (mask > 0.25).float()
+    return WorldRendering(
+        image=(_pool(maps[:, :, :3], k) + 1 - mask) * 2 - 1,
+        mask=mask,
+        depth=_pool(maps[:, :, 10:], k) / share * covered,
+        normal=torch.nn.functional.normalize(_pool(maps[:, :, 6:9], k), dim=2) * covered,
+        albedo=_pool(maps[:, :, 3:6], k) / share * covered,
+        landmarks=landmarks(m, cameras),
+    )

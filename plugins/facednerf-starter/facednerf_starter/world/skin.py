@@ -1,0 +1,161 @@
+"""The colour of every surface: skin, lips, brows, eyes, teeth, hair, frames, cloth."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from facednerf_starter.world.anatomy import Measures
+from facednerf_starter.world.fields import bump, grain, noise, step
+from facednerf_starter.world.hair import strand
+from facednerf_starter.world.heads import eye_gap, mouth_gap, mouth_line
+
+Colours = dict[str, Tensor]
+
+
+def _mix(colour: Tensor, other: Tensor, amount: Tensor) -> Tensor:
+    return colour + (other - colour) * amount[..., None]
+
+
+def lip_mask(x: Tensor, y: Tensor, z: Tensor, m: Measures) -> Tensor:
+    """Where the red of the lips is, within [0, 1]."""
+    line, envelope = mouth_line(x, m)
+    e = envelope.clamp_min(0)
+    up = y - line - m["open_up"] * e
+    low = line - m["open_low"] * e - y
+    ax = x.abs()
+    top = (
+        (0.035 + 0.75 * m["lip_up"]) * e**0.75 * (1 + 0.10 * bump(ax - 0.07, ax, 0.05, 9.0) - 0.18 * bump(ax, ax, 0.03, 9.0))
+    )
+    bottom = (0.045 + 0.75 * m["lip_low"]) * e**0.6
+    return step(up - top, 0.012, -0.012) * step(low - bottom, 0.014, -0.014) * step(envelope, 0.0, 0.12) * step(z, 0.4, 0.5)
+
+
+def skin(
+    x: Tensor, y: Tensor, z: Tensor, m: Measures, c: Colours, f: Colours, grown: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Albedo (N, R, 3) of the skin with what grows and lies on it; the lips' mask; the share of hair."""
+    xs = x + m["asym"] * y
+    ax = (xs * xs + 4e-4).sqrt() - 0.006
+    front = step(z, 0.15, 0.5)
+    base = c["skin"].expand(*x.shape, 3)
+    mottled = grain(7 * x + m["phase_a"], 7 * y + m["phase_b"], 7 * z)
+    base = base * (1 + 0.035 * mottled)[..., None]
+    flush = torch.tensor([1.03, 0.84, 0.82], device=x.device)
+    rosy = bump(ax - 0.45, y + 0.36, 0.18, 0.16) * f["blush"] + 0.45 * bump(xs, y + 0.42, 0.13, 0.13)
+    rosy = rosy + 0.5 * step(ax, 0.70, 0.80)  # ears
+    base = _mix(base, base * flush, (rosy * front.clamp_min(0.3)).clamp(0, 1))
+    dark = torch.tensor([0.72, 0.62, 0.58], device=x.device)
+    specks = step(noise(21 * x + m["phase_c"], 21 * y, 21 * z), 0.55, 0.85) * bump(ax - 0.25, y + 0.3, 0.35, 0.22)
+    base = _mix(base, base * dark, specks * f["freckles"] * front)
+    # tired skin under the eyes, age spots, wrinkles
+    dx = ax - m["eye_x"]
+    over, under = eye_gap(ax, y, m)
+    ring = bump(dx, y + 0.10, 0.15, 0.045)
+    base = _mix(base, base * torch.tensor([0.86, 0.78, 0.80], device=x.device), ring * (0.35 + 0.5 * m["old"]) * front)
+    lines = (y * 42 + 2.0 * noise(2.2 * x + m["phase_a"], 1.5 * y, z)).sin().clamp_min(0) ** 4
+    lines = lines * bump(ax, y - 0.46, 0.38, 0.17)
+    crow = (((y + 0.3 * dx) * 60 + 2 * noise(4 * x, 4 * y, z)).sin().clamp_min(0) ** 3) * bump(
+        dx - 0.24, y + 0.01, 0.07, 0.11
+    )
+    fold_x = 0.20 + 0.42 * (-0.45 - y).clamp(-0.1, 0.35)
+    fold = bump(ax - fold_x, y + 0.61, 0.022, 0.16)
+    worn = (0.7 * lines + 0.6 * crow) * m["old"] + fold * (0.20 + 0.5 * m["old"])
+    spots = step(noise(9 * x, 9 * y + m["phase_b"], 9 * z), 0.7, 0.95) * m["old"] * 0.35
+    base = _mix(base, base * dark, (worn * front + spots).clamp(0, 1) * 0.8)
+    # lids, lashes
+    lid = step(over, 0.075, 0.02) * step(under, -0.01, -0.04) * step(dx.abs(), 0.2, 0.12) * front
+    base = _mix(base, base * torch.tensor([0.90, 0.80, 0.79], device=x.device), lid * 0.7)
+    paint = base * 0.4 + 0.35 * torch.tensor([0.45, 0.30, 0.40], device=x.device)
+    base = _mix(base, paint, lid * f["shadow"] * 0.7)
+    lash = step(over.abs(), 0.020, 0.006) * step(dx.abs() - m["eye_w"], 0.015, -0.01) * step(under, 0.03, -0.01)
+    lower = step(under.abs(), 0.012, 0.003) * step(dx.abs() - m["eye_w"], 0.0, -0.02) * 0.55
+    ink = torch.tensor([0.06, 0.045, 0.04], device=x.device)
+    base = _mix(base, ink.expand_as(base), (torch.maximum(lash, lower) * front * f["lash"]).clamp(0, 1))
+    crease = bump(over - 0.040, dx, 0.010, 0.12) * front
+    base = _mix(base, base * dark, crease * 0.55)
+    # lips, nostrils, the inner mouth
+    red = lip_mask(xs, y, z, m)
+    tone = c["lips"] * (1 + 0.10 * (xs * 130).sin() * (1 - f["lipstick"]) * 0.5)[..., None]
+    base = _mix(base, tone.expand_as(base), red * (0.78 + 0.2 * f["lipstick"]))
+    line, envelope = mouth_line(xs, m)
+    seam = bump(y - line, y, 0.010, 99.0) * step(envelope, -0.25, 0.1) * front * step(m["open_low"], 0.05, 0.0)
+    base = _mix(base, base * 0.35, seam * 0.85)
+    hole = bump(ax - 0.058, y - m["nose_y"] + 0.088, 0.026, 0.018) * step(z, 0.75, 0.85)
+    base = _mix(base, base * 0.22, hole)
+    inside = step(mouth_gap(xs, y, m), 0.004, -0.008) * step(z, 0.86, 0.78) * step(z, 0.3, 0.45)
+    tongue = step(y - m["mouth_y"] + m["open_low"] * 0.35, 0.03, -0.03)
+    throat = torch.tensor([0.16, 0.04, 0.04], device=x.device) + tongue[..., None] * torch.tensor(
+        [0.42, 0.16, 0.16], device=x.device
+    )
+    base = _mix(base, throat, inside)
+    # brows, stubble, beard, shaven scalp
+    t = (ax - 0.115) / 0.40
+    arc = m["brow_y"] + m["brow_in"] * (1 - t) ** 2 + m["brow_arch"] * (2.2 * t * (1.25 - t)).clamp_min(-0.5) - 0.03
+    thick = m["brow_h"] * (1.15 - 0.75 * t.clamp(0, 1))
+    hairs = 0.75 + 0.25 * (130 * xs + 90 * y + 2 * noise(20 * x, 20 * y, z)).sin()
+    brow = step((y - arc).abs() - thick, 0.016, -0.010) * step(t, -0.06, 0.06) * step(t, 1.05, 0.8) * front
+    base = _mix(base, c["brows"].expand_as(base), brow * hairs * 0.9)
+    streak = noise(38 * x + m["phase_a"], 15 * y, 38 * z)
+    fur = step(grown + 0.12 * noise(26 * x, 16 * y, 26 * z), 0.30, 0.62) * (1 - 0.9 * red)
+    base = _mix(base, c["beard"] * (1 + 0.28 * streak)[..., None], fur)
+    five = (
+        step(y - line + 0.09 + 0.0 * x, 0.25, 0.0)
+        * step(y - 1.0 * (ax - 0.35).clamp_min(0), -0.42, -0.56)
+        * step(y, -1.35, -1.15)
+    )
+    grit = 0.75 + 0.25 * noise(55 * x, 55 * y, 55 * z)
+    blue = _mix(
+        base, c["beard"] * 0.5 + 0.10, (0.5 * five * grit * m["stubble"] * step(z, -0.1, 0.2) * (1 - red)).clamp(0, 1)
+    )
+    scalp = step(z - 0.80 - (y - 0.74) / 1.22, 0.05, -0.05) * step(y, -0.4, -0.1)
+    blue = _mix(blue, c["beard"] * 0.5 + 0.10, 0.35 * scalp * grit * f["shorn"])
+    return blue, red, torch.maximum(fur, 0.6 * brow)
+
+
+def eyes(x: Tensor, y: Tensor, z: Tensor, m: Measures, c: Colours, f: Colours) -> tuple[Tensor, Tensor]:
+    """Albedo (N, R, 3) of the eyeballs, and how wet they shine (N, R)."""
+    side = torch.where(x > 0, 1.0, -1.0)
+    dx = x - side * m["eye_x"] - m["gaze_x"]
+    dy = y - m["gaze_y"]
+    r = (dx * dx + dy * dy + 1e-8).sqrt()
+    over, under = eye_gap(x.abs(), y, m)
+    white = torch.tensor([0.90, 0.87, 0.85], device=x.device).expand(*x.shape, 3)
+    pink = torch.tensor([0.86, 0.66, 0.62], device=x.device)
+    corner = step((x.abs() - m["eye_x"]).abs() / m["eye_w"], 0.55, 0.95)
+    white = _mix(white, pink.expand_as(white), corner * 0.7)
+    angle = torch.atan2(dy, dx)
+    streak = 0.5 + 0.5 * (angle * 17 + 3 * noise(40 * dx, 40 * dy, 0 * z)).sin()
+    iris = c["eyes"] * (0.75 + 0.55 * streak * step(r, 0.015, 0.05))[..., None]
+    iris = _mix(iris, iris * 0.35, step(r, 0.046, 0.060))
+    colour = _mix(white, iris, step(r, 0.064, 0.056))
+    colour = _mix(colour, torch.full_like(colour, 0.015), step(r, 0.027, 0.021))
+    shade = 1 - 0.55 * step(over, -0.045, 0.0) - 0.15 * step(under, -0.03, 0.0)
+    return colour * shade[..., None], step(over, 0.0, -0.02)
+
+
+def hairs(x: Tensor, y: Tensor, z: Tensor, m: Measures, c: Colours) -> Tensor:
+    """Albedo (N, R, 3) of the hair on the head."""
+    s = strand(x, y, z, m)
+    fine = (s * 95 + 2 * noise(3 * x, 2 * y, 3 * z)).sin() * 0.5 + (s * 53 + m["phase_b"]).sin() * 0.5
+    curl = noise(24 * x, 24 * y, 24 * z)
+    streak = fine * (1 - m["curly"]) + curl * m["curly"]
+    broad = noise(2.1 * x + m["phase_c"], 1.2 * y, 2.1 * z)
+    return c["hair"] * (1 + 0.20 * streak + 0.10 * broad)[..., None]
+
+
+def cloth(x: Tensor, y: Tensor, z: Tensor, c: Colours, f: Colours) -> Tensor:
+    """Albedo (N, R, 3) of the clothes."""
+    rows = step((y * 22).sin(), -0.15, 0.15)
+    columns = step((x * 22).sin(), -0.15, 0.15)
+    other = f["stripes"] * rows + f["checks"] * 0.5 * (rows + columns)
+    colour = _mix(c["clothes"].expand(*x.shape, 3), c["clothes_other"].expand(*x.shape, 3), other)
+    return colour * (1 + 0.05 * noise(30 * x, 30 * y, 30 * z))[..., None]
+
+
+def hat(x: Tensor, y: Tensor, z: Tensor, m: Measures, c: Colours) -> Tensor:
+    """Albedo (N, R, 3) of the hat."""
+    knit = 0.10 * (38 * torch.atan2(x, z + 0.1)).sin() * m["beanie"] + 0.05 * noise(30 * x, 30 * y, 30 * z)
+    band = m["brimmed"] * step((y - 0.62 - 0.10 * z).abs(), 0.12, 0.10)
+    colour = c["hat"].expand(*x.shape, 3) * (1 + knit)[..., None]
+    return _mix(colour, colour * 0.25, band)
