@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -53,7 +52,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes a JSON file whole or not at all."""
     fresh = path.with_name(path.name + ".part")
     fresh.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(fresh, path)
+    fresh.replace(path)
 
 
 class Piece:
@@ -165,7 +164,7 @@ class Piece:
         about = {"step": self.step, "steps": self.steps, "seconds": self.seconds, "settings": self.settings}
         fresh = self.path.with_name(self.path.name + ".part")
         save_file(tensors, fresh, metadata={"piece": json.dumps(about)})
-        os.replace(fresh, self.path)
+        fresh.replace(self.path)
 
     def _tensors(self) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}

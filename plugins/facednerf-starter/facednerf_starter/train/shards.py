@@ -65,7 +65,9 @@ class Shards:
 
     def __init__(self, folder: Path, *, held_every: int = 50) -> None:
         self.folder = Path(folder)
-        self.paths = tuple(sorted(path.parent for path in self.folder.glob("shard-*/index.json")))
+        self.paths = tuple(
+            sorted(path.parent for path in self.folder.glob("shard-*/index.json") if path.parent.suffix != ".part")
+        )
         if not self.paths:
             raise ShardsError(
                 f"no shards in '{self.folder}' (folders shard-*/ with an index.json); "

@@ -1,0 +1,231 @@
+"""The starter's diffusion model: the UNet and its text encoder, trained together on the world's captioned images.
+
+Images become latents once (the posterior's mean, also of the mirrored image) and stay in OUT/latents.npy. Noise,
+time steps and captions are functions of (seed, step), equal on every device. Half of the captions are dressed as a user may
+phrase them (`make it ...`) or carry plain words, so that these words learn to say nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+from torch.nn import functional as F
+
+from facednerf_starter.train import draws, phrasing, pipeline, tokenizer
+from facednerf_starter.train.arguments import add_run_arguments, device_of
+from facednerf_starter.train.exports import card
+from facednerf_starter.train.pieces import Piece, PieceError, rate, set_rate, write_json
+from facednerf_starter.train.shards import Shards
+
+LEARNING_RATE = 5e-4
+DROPPED = 0.12
+"""Share of the samples that see the empty prompt (classifier-free guidance)."""
+SNR_LIMIT = 5.0
+"""Weight of a time step: min(SNR, limit) / SNR (Hang et al., 2023)."""
+PROMPTS = (
+    "a face", "a bald man with a thick mustache", "an old woman with glasses and grey hair", "glasses", "blue hair",
+    "a man with a beard", "a woman with long blond hair", "curly red hair", "a smiling man", "a person wearing a red hat",
+    "an old man", "a young woman with dark skin",
+)  # fmt: skip
+
+
+def caption_table(shards: Shards, words: tokenizer.CLIPTokenizer, seed: int) -> Tensor:
+    """Token numbers (heads, captions, TOKENS) int16 of all captions: as they are, then dressed.
+
+    Raises:
+        VocabularyError: a caption holds a word that the vocabulary lacks.
+    """
+    captions = shards.captions()
+    missing = tokenizer.unknown(" ".join(caption for four in captions for caption in four))
+    if missing:
+        raise tokenizer.VocabularyError(
+            f"captions hold words that the vocabulary lacks: {', '.join(missing)}; make new shards"
+        )
+    texts = []
+    for head, said in enumerate(captions):
+        chance = draws.generator(seed, "diffusion", "dress", head)
+        texts += [*said, *(phrasing.dressed(caption, chance) for caption in said)]
+    longest = max(len(tokenizer.split(text)) for text in texts)
+    if longest > tokenizer.TOKENS - 2:
+        raise tokenizer.VocabularyError(f"a caption has {longest} words; at most {tokenizer.TOKENS - 2} are seen")
+    parts = [pipeline.encode_words(texts[at : at + 4096], words).short() for at in range(0, len(texts), 4096)]
+    return torch.cat(parts).reshape(len(captions), -1, tokenizer.TOKENS)
+
+
+@torch.no_grad()
+def latents(shards: Shards, folder: Path, out: Path, device: torch.device, *, batch: int = 256) -> np.ndarray:
+    """Latents (heads, 2 V, 4, h, w) float16, memory-mapped: of every view, then of every view mirrored.
+
+    Kept in `out` with the hash of the autoencoder and the size of the data, and made anew when those change."""
+    hashed = hashlib.sha256((folder / "diffusion_pytorch_model.safetensors").read_bytes()).hexdigest()
+    about = {"autoencoder": hashed, "shards": [path.name for path in shards.paths], "heads": shards.count}
+    path, note = out / "latents.npy", out / "latents.json"
+    if path.exists() and note.exists() and json.loads(note.read_text()) == about:
+        return np.load(path, mmap_mode="r")
+    vae: Any = AutoencoderKL.from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False)
+    vae = vae.to(device, memory_format=torch.channels_last).eval()
+    image = shards.field("image")
+    side = shards.size // 4
+    fresh = out / "latents.part.npy"
+    table = np.lib.format.open_memmap(fresh, "w+", np.float16, (shards.count, 2 * shards.views, 4, side, side))
+    step = max(1, batch // (2 * shards.views))
+    for start in range(0, shards.count, step):
+        heads = torch.arange(start, min(start + step, shards.count))
+        seen = image.take(heads).to(device).flatten(0, 1).permute(0, 3, 1, 2).float() / 127.5 - 1
+        both = torch.stack([seen, seen.flip(-1)]).unflatten(1, (len(heads), shards.views))  # (2, B, V, 3, H, W)
+        mean = vae.encode(both.transpose(0, 1).flatten(0, 2)).latent_dist.mean * vae.config.scaling_factor
+        table[start : start + len(heads)] = mean.half().cpu().numpy().reshape(len(heads), *table.shape[1:])
+    table.flush()
+    fresh.replace(path)
+    write_json(note, about)
+    return np.load(path, mmap_mode="r")
+
+
+def noise_schedule(device: torch.device | str) -> tuple[Tensor, Tensor]:
+    """Cumulative alphas (STEPS,) and the loss weight of every time step (STEPS,)."""
+    alphas = pipeline.build_scheduler().alphas_cumprod.to(device)
+    snr = alphas / (1 - alphas)
+    return alphas, snr.clamp(max=SNR_LIMIT) / snr
+
+
+class Pairs:
+    """Latents with their captions, on the device (a GPU) or read as they are drawn (a CPU)."""
+
+    def __init__(
+        self, table: np.ndarray, captions: Tensor, heads: Tensor, empty: Tensor, device: torch.device, seed: int
+    ) -> None:
+        self.device, self.seed = device, seed
+        self.table: Tensor | np.ndarray = torch.from_numpy(np.array(table)).to(device) if device.type != "cpu" else table
+        self.captions, self.heads, self.empty = captions.to(device), heads.to(device), empty.to(device)
+
+    def take(self, heads: Tensor, views: Tensor) -> Tensor:
+        """Latents (B, 4, h, w) float32."""
+        if isinstance(self.table, Tensor):
+            return self.table[heads, views].float()
+        return torch.from_numpy(self.table[heads.numpy(), views.numpy()].astype(np.float32))
+
+    def draw(self, step: int, batch: int, *, run: str = "diffusion") -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Latents (B, 4, h, w), noise alike, time steps (B,) and token numbers (B, TOKENS) of a step."""
+
+        def key(what: str) -> draws.Key:
+            return draws.key(self.seed, run, what, step)
+
+        device = self.device
+        heads = self.heads[draws.integers((batch,), len(self.heads), key("head"), device)]
+        latent = self.take(heads, draws.integers((batch,), self.table.shape[1], key("view"), device))
+        noise = draws.normal(tuple(latent.shape), key("noise"), device)
+        steps = draws.integers((batch,), pipeline.STEPS, key("time"), device)
+        numbers = self.captions[heads, draws.integers((batch,), self.captions.shape[1], key("caption"), device)].long()
+        dropped = draws.uniform((batch, 1), key("dropped"), device) < DROPPED
+        return latent, noise, steps, torch.where(dropped, self.empty, numbers)
+
+
+def prediction_error(
+    unet: Any, text_encoder: Any, alphas: Tensor, drawn: tuple[Tensor, Tensor, Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Mean squared error (B,) of the predicted noise, and the time steps (B,)."""
+    latent, noise, steps, numbers = drawn
+    alpha = alphas[steps][:, None, None, None]
+    noisy = (alpha.sqrt() * latent + (1 - alpha).sqrt() * noise).contiguous(memory_format=torch.channels_last)
+    with torch.autocast(latent.device.type, dtype=torch.bfloat16, enabled=latent.device.type == "cuda"):
+        predicted = unet(noisy, steps, text_encoder(numbers).last_hidden_state).sample
+    return F.mse_loss(predicted.float(), noise, reduction="none").mean((1, 2, 3)), steps
+
+
+@torch.no_grad()
+def measure(unet: Any, text_encoder: Any, held: Pairs, *, batches: int, batch: int) -> dict[str, float]:
+    """Error of the predicted noise on held-out heads: overall, and by thirds of the time steps."""
+    alphas, _ = noise_schedule(held.device)
+    found = [prediction_error(unet, text_encoder, alphas, held.draw(i, batch, run="held")) for i in range(batches)]
+    error, steps = torch.cat([e for e, _ in found]), torch.cat([t for _, t in found])
+    third = pipeline.STEPS / 3
+    parts = {name: (steps / third).long() == i for i, name in enumerate(("early", "middle", "late"))}
+    values = {"noise_error": float(error.mean())}
+    return values | {f"noise_error_{name}": float(error[part].mean()) for name, part in parts.items() if part.any()}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the recipe."""
+    add_run_arguments(parser, batch=256)
+    parser.add_argument("--autoencoder", type=Path, help="folder of the autoencoder (default OUT/vae)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Trains for a piece; writes OUT/pipeline (a diffusers folder with card.json) and OUT/samples.png."""
+    device = device_of(args)
+    shards = Shards(args.data, held_every=args.held)
+    folder = args.autoencoder or args.out / "vae"
+    if not (folder / "config.json").exists():
+        raise PieceError(f"no autoencoder in '{folder}'; train one there (train autoencoder), or name it: --autoencoder DIR")
+    args.out.mkdir(parents=True, exist_ok=True)
+    tokenizer.write(args.out / "tokenizer")
+    words = tokenizer.load(args.out / "tokenizer")
+    table = latents(shards, folder, args.out, device)
+    captions = caption_table(shards, words, args.seed)
+    empty = pipeline.encode_words([""], words)
+    torch.manual_seed(args.seed)
+    unet: Any = pipeline.build_unet(tiny=args.tiny).to(device, memory_format=torch.channels_last)
+    text: Any = pipeline.build_text_encoder(len(words), words.eos_token_id, tiny=args.tiny).to(device)
+    parameters = [*unet.parameters(), *text.parameters()]
+    optimizer = torch.optim.AdamW(
+        parameters, lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-2, fused=device.type == "cuda"
+    )
+    piece = Piece(
+        args.out,
+        "diffusion",
+        seed=args.seed,
+        steps=args.steps,
+        networks={"unet": unet, "text": text},
+        optimizers={"adamw": optimizer},
+        averaged=("unet", "text"),
+        settings={"batch": args.batch, "tiny": args.tiny, "rate": LEARNING_RATE, "words": len(words)},
+    )
+    pairs = Pairs(table, captions, shards.training, empty, device, args.seed)
+    alphas, weights = noise_schedule(device)
+
+    def one_step(step: int) -> dict[str, Tensor]:
+        set_rate(optimizer, LEARNING_RATE * rate(step, piece.steps, warm=500))
+        error, steps = prediction_error(unet, text, alphas, pairs.draw(step, args.batch))
+        total = (error * weights[steps]).mean()
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        return {"loss": total.detach(), "noise_error": error.detach().mean()}
+
+    piece.run(one_step, args.minutes, every=5 if args.tiny else 100)
+    held = Pairs(table, captions, shards.held, empty, device, args.seed)
+    finish(piece, shards, device, folder, held, tiny=args.tiny)
+
+
+def finish(piece: Piece, shards: Shards, device: torch.device, vae: Path, held: Pairs, *, tiny: bool) -> None:
+    """Measures and writes the averaged networks of a piece as a pipeline folder, and samples from it."""
+    tokens: int = piece.settings["words"]
+    unet: Any = piece.average_into("unet", pipeline.build_unet(tiny=tiny)).to(device).eval()
+    text: Any = piece.average_into("text", pipeline.build_text_encoder(tokens, tokens - 1, tiny=tiny)).to(device).eval()
+    found: dict[str, Any] = measure(unet, text, held, batches=2 if tiny else 16, batch=16 if tiny else 256)
+    found["parameters"] = {name: sum(p.numel() for p in net.parameters()) for name, net in (("unet", unet), ("text", text))}
+    folder = piece.out / "pipeline"
+    pipeline.write(folder, vae, unet, text)
+    about = card(
+        piece,
+        shards,
+        device,
+        about="a small latent diffusion model of captioned synthetic heads: UNet, CLIP text encoder, AutoencoderKL",
+        recipe=f"diffusion.py: noise prediction, min-SNR {SNR_LIMIT}, {DROPPED:.0%} empty prompts, half of the captions "
+        "dressed with plain words, mirrored images, averaged weights",
+        measured=found,
+        limits=f"knows {len(tokenizer.words())} words (tokenizer/vocabulary.txt), others do nothing; 128 px; heads only",
+    )
+    write_json(folder / "card.json", about)
+    shown = PROMPTS[:2] if tiny else PROMPTS
+    pipeline.sample_sheet(folder, shown, piece.out / "samples.png", rows=1 if tiny else 4, device=device)
+    print(f"diffusion: held-out noise error {found['noise_error']:.4f}, in '{folder}'", flush=True)
