@@ -102,6 +102,16 @@ def modulated_convolution(x: Tensor, weight: Tensor, style: Tensor, *, up: bool 
     return y, (power + 1e-8).rsqrt()
 
 
+def activated(y: Tensor, bias: Tensor, *, gain: float = GAIN, clamp: float | None = None) -> Tensor:
+    """gain * leaky ReLU(x + bias), clamped, for y = gain * x of shape (N, O, H, W), which is overwritten.
+
+    A leaky ReLU is homogeneous, so that the gain can go first, together with whatever else scales x.
+    """
+    y += (bias * gain)[:, None, None]
+    y = F.leaky_relu_(y, SLOPE)
+    return y if clamp is None else y.clamp(-clamp, clamp)
+
+
 class ModulatedConvolution(nn.Module):
     """Style, 3 x 3 convolution, demodulation, noise, bias, leaky ReLU (and clamp), in that order."""
 
@@ -135,12 +145,10 @@ class ModulatedConvolution(nn.Module):
         `noise` is a map (p, p), or (N, 1, p, p), of unit deviation; the layer's learnt strength scales it.
         """
         y, demodulation = modulated_convolution(x, self.weight, self.affine(w), up=self.up)
-        y = y * (demodulation * GAIN)[:, :, None, None]  # leaky ReLU is homogeneous: its gain can go first
+        y = y * (demodulation * GAIN)[:, :, None, None]
         if noise is not None:
             y += noise * (self.noise_strength * GAIN)
-        y += (self.bias * GAIN)[:, None, None]
-        y = F.leaky_relu_(y, SLOPE)
-        return y if self.clamp is None else y.clamp(-self.clamp, self.clamp)
+        return activated(y, self.bias, clamp=self.clamp)
 
 
 class ToImage(nn.Module):
