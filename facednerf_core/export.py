@@ -61,8 +61,8 @@ def on_background(rendering: Rendering, drawn_on: Literal["own", "white", "black
 def backdrop(background: Tensor | None, size: tuple[int, int]) -> Tensor:
     """A quiet backdrop (1, 1, 3, H, W) in the colours of the photo's background, for views that the photo does not show.
 
-    The upper two thirds of the background (1, 1, 3, h, w), where shoulders seldom reach, much blurred and a little lighter in
-    the middle; None gives a neutral grey.
+    The upper two thirds of the background (1, 1, 3, h, w), where shoulders seldom reach, much blurred and a little lighter
+    in the middle; None gives a neutral grey.
     """
     import torch
     from torch.nn import functional as F
