@@ -157,12 +157,16 @@ class _Descent:
             self.base,
             index=index,
             offset=self.offset.detach().clone(),
-            noise={name: value.detach().clone() for name, value in self.noise.items()},
+            noise=self._snapshot("noise", self.noise),
             increment=self.increment.detach().clone(),
-            weights={name: value.detach().clone() for name, value in self.weights.items()},
+            weights=self._snapshot("weights", self.weights),
             moments=moments,
             guidance={} if guidance is None else {name: value.clone() for name, value in guidance.state().items()},
         )
+
+    def _snapshot(self, kind: Variable, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        moving = kind in self.stage.solve_for
+        return {name: value.detach().clone() if moving else value for name, value in tensors.items()}
 
     def step(self, index: int) -> tuple[dict[str, float], dict[str, float]]:
         """One step of gradient descent; returns each term's weighted loss, and what terms wish to show."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from facednerf_core.cli import plugins, weights
+from facednerf_core.cli import edit, plugins, weights
 
 
 class Commands(TyperGroup):
@@ -60,5 +60,8 @@ def fdn(
     """Edit, invert and turn 3D heads from one photo and a sentence."""
 
 
+app.command("edit")(edit.edit)
+app.command("invert")(edit.invert)
+app.command("resume")(edit.resume)
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(weights.app, name="weights")

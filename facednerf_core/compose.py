@@ -1,0 +1,348 @@
+"""Recipe and installed plugins in, problem out. Every rule of what fits what lives here, and is checked on cards,
+before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from facednerf_core.cards import Card, LocalWeights, WeightsCard
+from facednerf_core.errors import DomainMismatch, InputError, UnknownName, Unsupported
+from facednerf_core.recipe import Recipe
+from facednerf_core.terms import Against, Constant, Fade, Ramp, Stage, Term
+from facednerf_core.views import Fixed, Nearby, Orbit, within
+from facednerf_core.weights import AUTO
+
+if TYPE_CHECKING:
+    import torch
+
+    from facednerf_core.interfaces import Generator, Guidance, Identity, Inverter
+    from facednerf_core.loop import Problem
+    from facednerf_core.plugins import Shelves
+    from facednerf_core.scene import Subject
+    from facednerf_core.weights import Registry
+
+NONE = "none"  # what a user says to leave a part out
+JOINT, EDIT = "joint", "edit"
+DEFAULT_IDENTITY = "arcface"
+PERCEPTUAL = "vgg16"
+STEPS = {EDIT: 110, JOINT: 500}
+NOISE_WEIGHT = 1e3  # of the regularity of noise maps, as published
+LEARNING_RATE = {EDIT: 0.05, JOINT: 0.03}  # in units of W's deviation
+WEIGHTS: Mapping[str, Mapping[str, float]] = {  # of each term where neither user nor card says otherwise
+    EDIT: {"reconstruction": 0.5, "identity": 0.3, "guidance": 1.0, "latent": 0.02},
+    JOINT: {"reconstruction": 1.0, "identity": 0.5, "guidance": 1.0, "latent": 0.0},
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A plugin chosen, with the weights it will be built from and its checked options."""
+
+    card: Card[Any]
+    weights: LocalWeights | None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def build(self, device: torch.device) -> Any:
+        """The plugin itself; its libraries are imported now."""
+        return self.card.build(device, self.weights, **self.options)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will be made of, decided before anything is loaded."""
+
+    recipe: Recipe
+    pack: str
+    generator: Part
+    perceptual: LocalWeights
+    detector: Part
+    inverter: Part
+    tuner: Part | None
+    guidance: Part | None
+    identity: Part | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def scene(self) -> WeightsCard:
+        """The generator's weights card: domains, crop, background, orbit."""
+        assert self.generator.weights is not None
+        return self.generator.weights.card
+
+    def parts(self) -> dict[str, Part]:
+        """Every plugin of the plan, by kind."""
+        named = {
+            "generator": self.generator,
+            "detector": self.detector,
+            "inverter": self.inverter,
+            "tuner": self.tuner,
+            "guidance": self.guidance,
+            "identity": self.identity,
+        }
+        return {kind: part for kind, part in named.items() if part is not None}
+
+
+def plan(recipe: Recipe, shelves: Shelves, registry: Registry) -> Plan:
+    """Choose plugins and weights for a recipe.
+
+    Raises:
+        UnknownName: a plugin, pack or weights card that is not installed.
+        DomainMismatch: a plugin that the user named does not know what the generator draws.
+        MissingWeights: weights that are neither shipped nor imported.
+        InputError: an empty prompt, or options that do not exist.
+        Unsupported: a strength where the recipe has none.
+    """
+    if recipe.task == "edit" and not recipe.prompt.strip():
+        raise InputError('the sentence is empty; say what the result should show, such as "a woman with glasses".')
+    check_strength(recipe)
+    _check_options(recipe, shelves)
+    backbone, detector = shelves.generators[recipe.backbone], shelves.detectors[recipe.detector]
+    inverter = shelves.inverters[recipe.inverter]
+    tuner = None if recipe.tuner == NONE else shelves.inverters[recipe.tuner]
+    identity = None if recipe.identity == NONE else shelves.identities[recipe.identity or DEFAULT_IDENTITY]
+    guidance = shelves.guidances[recipe.guidance] if recipe.task == "edit" else None
+    kinds = {"generator": backbone, "detector": detector, "identity": identity, "guidance": guidance}
+    needs = [(kind, card.name) for kind, card in kinds.items() if card is not None and card.needs_weights]
+    pack = recipe.weights_pack
+    if pack == AUTO:
+        pack = registry.pack([*needs, ("perceptual", PERCEPTUAL)], backbone.domains)
+    choice = _Choice(recipe, registry, pack)
+    generator = choice.part("generator", backbone, backbone.domains)
+    assert generator.weights is not None
+    domains = generator.weights.card.domains
+    notes: list[str] = []
+    return Plan(
+        recipe,
+        pack,
+        generator,
+        choice.weights("perceptual", PERCEPTUAL, domains),
+        choice.part("detector", detector, domains),
+        choice.part("inverter", inverter, domains),
+        None if tuner is None else choice.part("inverter", tuner, domains),
+        None if guidance is None else choice.fitting("guidance", guidance, domains, True, notes),
+        None if identity is None else choice.fitting("identity", identity, domains, recipe.identity is not None, notes),
+        tuple(notes),
+    )
+
+
+def _check_options(recipe: Recipe, shelves: Shelves) -> None:
+    known = {name for shelf in shelves.shelves() for name in shelf}
+    for name in recipe.options:
+        if name not in known:
+            raise UnknownName("plugin", name, known, "Options are given per plugin, as [options.NAME] in a config file.")
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """Weights and options for cards, under one recipe and one pack."""
+
+    recipe: Recipe
+    registry: Registry
+    pack: str
+
+    def weights(self, kind: str, plugin: str, domains: tuple[str, ...]) -> LocalWeights:
+        """The ones that the user named for this kind, else the pack's."""
+        named = self.recipe.weights_cards.get(kind)
+        if named is None:
+            return self.registry.resolve(kind, plugin, self.pack, domains)
+        card = self.registry[named]
+        if (card.kind, card.plugin) != (kind, plugin):
+            raise InputError(f"weights {named!r} are for the {card.kind} {card.plugin!r}, not for the {kind} {plugin!r}.")
+        return self.registry.local(card)
+
+    def part(self, kind: str, card: Card[Any], domains: tuple[str, ...]) -> Part:
+        """A plugin with its weights, and the options that its weights card and then the user give."""
+        weights = self.weights(kind, card.name, domains) if card.needs_weights else None
+        given = dict(weights.card.options) if weights else {}
+        return Part(card, weights, card.checked(given | dict(self.recipe.options.get(card.name, {}))))
+
+    def fitting(self, kind: str, card: Card[Any], domains: tuple[str, ...], named: bool, notes: list[str]) -> Part | None:
+        """The part if its card knows the generator's domain; else a note, or an error where the user named it."""
+        if card.fits(domains):
+            return self.part(kind, card, domains)
+        what = f"{card.name} knows {', '.join(card.domains)}; this generator draws {', '.join(domains)}"
+        if named:
+            raise DomainMismatch(f"{what}. Choose another {kind}, or --{kind} none.")
+        notes.append(f"{what}, so it is left out.")
+        return None
+
+
+@dataclass(frozen=True)
+class Built:
+    """The plugins of a plan, built on a device."""
+
+    generator: Generator
+    inverter: Inverter
+    features: Any  # perceptual.VGG16
+    tuner: Inverter | None = None
+    guidance: Guidance | None = None
+    identity: Identity | None = None
+
+
+def build(plan: Plan, device: torch.device) -> Built:
+    """Build every plugin that the stages need (the detector is built where the photo is read)."""
+    from facednerf_core.perceptual import load
+
+    return Built(
+        plan.generator.build(device),
+        plan.inverter.build(device),
+        load(plan.perceptual, device),
+        plan.tuner.build(device) if plan.tuner else None,
+        plan.guidance.build(device) if plan.guidance else None,
+        plan.identity.build(device) if plan.identity else None,
+    )
+
+
+def word_notes(guidance: Guidance, recipe: Recipe) -> list[str]:
+    """What the guidance's text encoder cannot take in, said before the run.
+
+    Raises:
+        InputError: it knows none of the words, or there are too many.
+    """
+    notes = []
+    prompts = {"sentence": recipe.prompt, "source prompt": recipe.source_prompt, "negative prompt": recipe.negative}
+    for what, text in prompts.items():
+        if not text:
+            continue
+        taken, room = guidance.longest_prompt(text)
+        if room and taken > room:
+            raise InputError(
+                f"the {what} takes {taken} tokens and {recipe.guidance} reads {room}; say it in fewer words, nothing is cut."
+            )
+        unknown = guidance.unknown_words(text)
+        if not unknown:
+            continue
+        listed = ", ".join(repr(word) for word in unknown)
+        if len(unknown) == len(set(text.lower().replace(",", " ").split())):
+            raise InputError(
+                f"{recipe.guidance}'s text encoder knows none of the words of the {what}: {listed}. "
+                f"`fdn plugins show {recipe.guidance}` tells its vocabulary."
+            )
+        notes.append(f"the {what} has words that {recipe.guidance}'s text encoder never learnt: {listed}; they do nothing.")
+    return notes
+
+
+def problem(plan: Plan, built: Built, subject: Subject) -> Problem:
+    """The stages of the plan's recipe over a subject."""
+    from facednerf_core.compute import rng
+    from facednerf_core.loop import Problem, State
+
+    recipe = plan.recipe
+    terms = _terms(plan, built, subject)
+    if recipe.recipe == "paper":
+        start, stages = _paper(plan, built, subject, terms)
+    else:
+        start = built.inverter.begin(built.generator, subject, rng(recipe.seed, "begin"))
+        stages = list(built.inverter.stages(recipe, terms))
+        if built.tuner is not None:
+            stages += built.tuner.stages(recipe, terms)
+        if recipe.task == "edit":
+            stages.append(_edit(recipe, terms))
+    known = {stage.name for stage in stages}
+    for name in recipe.steps:
+        if name not in known:
+            raise UnknownName("stage", name, known, "Give steps as --steps STAGE=NUMBER.")
+    return Problem(built.generator, State.begin(start, subject.view), stages, recipe.seed, built.guidance)
+
+
+def _terms(plan: Plan, built: Built, subject: Subject) -> dict[str, Term]:
+    """Every term that the plan's plugins offer, at weight 1, with the look each is made for."""
+    from facednerf_core import losses
+
+    deviation = built.generator.deviation()
+    terms = {
+        "reconstruction": Term("reconstruction", Fixed(), losses.reconstruction(built.features, subject)),
+        "latent": Term("latent", None, losses.latent_prior(deviation)),
+        "locality": Term("locality", Nearby(0.5, 0.2), losses.locality(built.features), against="nearby"),
+    }
+    if subject.mask is not None and "mask" in plan.scene.provides:
+        terms["silhouette"] = Term("silhouette", Fixed(), losses.silhouette(subject))
+    if built.identity is not None and plan.identity is not None:
+        sees = plan.identity.card.sees
+        terms["identity"] = Term("identity", Fixed(), built.identity.aim(subject), sees=sees)
+    if built.guidance is not None and plan.guidance is not None:
+        recipe, sees = plan.recipe, plan.guidance.card.sees
+        aim = built.guidance.aim(recipe.prompt, subject, source_prompt=recipe.source_prompt, negative=recipe.negative)
+        look = within(Nearby(), sees)
+        against: Against | None = "source" if recipe.source_prompt else None
+        terms["guidance"] = Term("guidance", look, aim, against=against, sees=sees)
+    return terms
+
+
+def weighted(recipe: Recipe, stage: str, term: Term, default: float | None = None) -> Term:
+    """The term with the weight that the user, or else the recipe, gives it."""
+    from dataclasses import replace
+
+    given = getattr(recipe.weights, term.name, None)
+    chosen = given if given is not None else default if default is not None else WEIGHTS.get(stage, {}).get(term.name, 1.0)
+    return replace(term, weight=Constant(chosen))
+
+
+def _edit(recipe: Recipe, terms: Mapping[str, Term]) -> Stage:
+    """The default recipe's last stage: only the latent moves, inside the tuned generator."""
+    names = [name for name in ("guidance", "reconstruction", "identity", "latent") if name in terms]
+    return Stage(
+        EDIT,
+        frozenset({"latent"}),
+        [weighted(recipe, EDIT, terms[name]) for name in names],
+        recipe.steps.get(EDIT, STEPS[EDIT]),
+        {"latent": LEARNING_RATE[EDIT]},
+        Ramp(1.0, rise=0.05, fall=0.3),
+        tied=False,
+        size=recipe.size,
+    )
+
+
+def _paper(plan: Plan, built: Built, subject: Subject, terms: Mapping[str, Term]) -> tuple[Any, list[Stage]]:
+    """The published recipe: Eq. 1 jointly from near the mean, then pivotal tuning on the same terms (Eq. 8)."""
+    import torch
+
+    from facednerf_core import losses
+    from facednerf_core.compute import rng
+
+    recipe, generator = plan.recipe, built.generator
+    mean = generator.mean()
+    subjects = subject.view.camera.shape[0]
+    draws = torch.randn(subjects, 1, mean.w.shape[-1], generator=rng(recipe.seed, "begin")).to(mean.w)
+    near = mean.w.expand(subjects, -1, -1) + 0.05 * draws * generator.deviation()
+    start = mean.with_w(near.contiguous())
+    names = [name for name in ("reconstruction", "identity", "guidance", "silhouette") if name in terms]
+    same = [weighted(recipe, JOINT, terms[name]) for name in names]
+    joint = [*same, Term("noise", None, losses.noise_regularity(), Constant(NOISE_WEIGHT))] if start.noise else same
+    stages = [
+        Stage(
+            JOINT,
+            frozenset({"latent", "noise"}),
+            joint,
+            recipe.steps.get(JOINT, STEPS[JOINT]),
+            {"latent": LEARNING_RATE[JOINT], "noise": 0.01},
+            Ramp(1.0, rise=0.05, fall=0.25),
+            wander=Fade(0.05, 0.75, 2.0),
+            size=recipe.size,
+        )
+    ]
+    if built.tuner is not None:
+        stages += built.tuner.stages(recipe, {term.name: term for term in same} | {"locality": terms["locality"]})
+    return start, stages
+
+
+def orbit(card: WeightsCard) -> Orbit:
+    """The orbit that a weights card trusts."""
+    return Orbit(**card.orbit)
+
+
+def strength_refusal(recipe: Recipe) -> str | None:
+    """Why a recipe has no strength to set, or None where it has one."""
+    if recipe.recipe == "paper":
+        return "the paper's recipe tunes the generator after the edit, so there is no inversion to come from"
+    if recipe.task != "edit":
+        return "this run is an inversion; there is no edit to weaken or strengthen"
+    return None
+
+
+def check_strength(recipe: Recipe) -> None:
+    """Raises Unsupported where the recipe's strength is set and cannot be."""
+    reason = strength_refusal(recipe)
+    if recipe.strength != 1.0 and reason is not None:
+        raise Unsupported(f"--strength {recipe.strength} does not apply: {reason}.")
