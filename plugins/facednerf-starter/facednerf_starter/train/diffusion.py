@@ -142,12 +142,12 @@ def prediction_error(
 
 @torch.no_grad()
 def measure(unet: Any, text_encoder: Any, held: Pairs, *, batches: int, batch: int) -> dict[str, float]:
-    """Error of the predicted noise on held-out heads: overall, and by thirds of the time steps."""
+    """Error of the predicted noise on held-out heads: overall, and by thirds of the time steps (low: little noise)."""
     alphas, _ = noise_schedule(held.device)
     found = [prediction_error(unet, text_encoder, alphas, held.draw(i, batch, run="held")) for i in range(batches)]
     error, steps = torch.cat([e for e, _ in found]), torch.cat([t for _, t in found])
     third = pipeline.STEPS / 3
-    parts = {name: (steps / third).long() == i for i, name in enumerate(("early", "middle", "late"))}
+    parts = {name: (steps / third).long() == i for i, name in enumerate(("low", "middle", "high"))}
     values = {"noise_error": float(error.mean())}
     return values | {f"noise_error_{name}": float(error[part].mean()) for name, part in parts.items() if part.any()}
 
