@@ -1,0 +1,156 @@
+"""Score distillation: renderings are moved to where a diffusion model, told a sentence, finds less noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+
+from facednerf_core.interfaces import Guidance
+from facednerf_core.resampling import fitted, resized
+from facednerf_core.terms import Loss, LossFn, Step
+from facednerf_sds.denoiser import noised, predicted
+from facednerf_sds.options import SdsOptions
+from facednerf_sds.pipeline import Pipeline
+from facednerf_sds.timesteps import between
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from facednerf_core.scene import Rendering, Subject
+
+Score = Callable[["Tensor"], "Tensor"]
+
+
+class ScoreDistillation(Guidance):
+    """The gradient of score distillation (Poole et al. 2022, "DreamFusion", Eq. 3; the paper's Eq. 4 and 5),
+
+        dL/dx = w(t) / D  (eps(z_t; y, t) - eps)  dz/dx,    w(t) = 1 - alpha_bar_t,
+
+    with z the autoencoder's latents of the image x, D how many numbers z has, and eps(...) guided as in
+    `denoiser.guided`. Dividing by D makes a mean of the sum that the official code forms: with 4 x 64 x 64 latents a
+    weight of 1 here is 6.1e-5 there. With a source prompt the noise found in the reference under that prompt stands in
+    place of eps (Hertz et al. 2023, "Delta Denoising Score"): only the difference of the sentences is left.
+
+    The gradient is computed with respect to the image, unscaled and in the networks' own precision, and applied in
+    float32: weights that half precision would lose are multiplied afterwards.
+    """
+
+    def __init__(self, pipeline: Pipeline, options: SdsOptions) -> None:
+        self.pipeline = pipeline
+        self.options = options
+        self.times = between(options.t_min, options.t_max, len(pipeline.alpha_bars), options.times)
+
+    def unknown_words(self, prompt: str) -> tuple[str, ...]:
+        """The words that the text encoder has never learnt; empty for an open vocabulary."""
+        return self.pipeline.prompts.unknown(prompt)
+
+    def longest_prompt(self, prompt: str) -> tuple[int, int]:
+        """How many tokens the prompt takes, and how many there may be."""
+        return self.pipeline.prompts.length(prompt)
+
+    def aim(self, prompt: str, subject: Subject, *, source_prompt: str | None = None, negative: str = "") -> LossFn:
+        """A loss that falls as a rendering follows `prompt`.
+
+        Its value is a stand-in whose gradient is the one above; the size of that gradient is among its metrics. With a
+        source prompt the term must be against a reference. `negative` stands for the absence of text.
+        """
+        encode = self.pipeline.prompts.encode
+        text, without = encode(prompt), encode(negative)
+        source = encode(source_prompt) if source_prompt else None
+
+        def loss(rendering: Rendering | None, step: Step) -> Loss:
+            if rendering is None:
+                raise ValueError("score distillation scores renderings: its term needs a look")
+            image = rendering.image
+            subjects, views = image.shape[:2]
+            t, noise, spread = self._draws(image, step)
+            original = None
+            if source is not None:
+                if step.reference is None:
+                    raise ValueError("score distillation with a source prompt needs Term.against")
+                with torch.no_grad():
+                    z = self.latents(step.reference.image.flatten(0, 1), spread)
+                    original = self._noise_in(z, t, noise, source, without)
+            flat = image.detach().flatten(0, 1)
+            gradient, size = self.gradient(flat, t, noise, text, without, spread, original)
+            value = (image.float() * gradient.view_as(image)).flatten(1).sum(1) / views
+            steps = len(self.pipeline.alpha_bars)
+            return Loss(value.view(subjects), {"gradient": size, "t": float(t.double().mean()) / steps})
+
+        return loss
+
+    def gradient(
+        self,
+        image: Tensor,
+        t: Tensor,
+        noise: Tensor,
+        text: Tensor,
+        without: Tensor,
+        spread: Tensor | None = None,
+        original: Tensor | None = None,
+    ) -> tuple[Tensor, float]:
+        """dL/dx (B, 3, H, W) of images (B, 3, H, W), float32, and the root mean square of w(t) (eps(...) - eps).
+
+        Args:
+            image: in [-1, 1], any size.
+            t: time steps, (B,).
+            noise: eps, of the latents' shape (B, c, h, w).
+            text: the sentence's embedding, (1, T, D).
+            without: the embedding of the negative or empty prompt, (1, T, D).
+            spread: normal draws (B, c, h, w) for a sample of the autoencoder's posterior; None takes its mean.
+            original: what stands in place of eps; None is eps itself.
+        """
+        with torch.enable_grad():
+            x = image.detach().requires_grad_()
+            z = self.latents(x, spread)
+            eps = self._noise_in(z.detach(), t, noise, text, without)
+            g = self._weights(t).to(eps) * (eps - (noise if original is None else original).to(eps))
+            g = self._clipped(g)
+            (found,) = torch.autograd.grad(z, x, g.to(z))
+        return found.float() / z[0].numel(), float(g.detach().float().square().mean().sqrt())
+
+    def latents(self, image: Tensor, spread: Tensor | None = None) -> Tensor:
+        """The diffusion latents (B, c, h, w) of images (B, 3, H, W), brought to the model's own size first."""
+        return self.pipeline.autoencoder.encode(resized(image, self._size(image)), spread)
+
+    def _size(self, image: Tensor) -> tuple[int, int]:
+        size = self.options.size or self.pipeline.size
+        return fitted(image.shape[-2], image.shape[-1], size, self.pipeline.multiple)
+
+    def _draws(self, image: Tensor, step: Step) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Time steps (N * V,), noise (N * V, c, h, w), and draws for the posterior where it is sampled.
+
+        Each view has its own, on the CPU and in float32; subjects side by side share them.
+        """
+        subjects, views = image.shape[:2]
+        autoencoder = self.pipeline.autoencoder
+        height, width = (side // autoencoder.factor for side in self._size(image))
+        shape = (views, autoencoder.channels, height, width)
+
+        def normal() -> Tensor:
+            return torch.randn(shape, generator=step.rng).repeat(subjects, 1, 1, 1).to(image.device)
+
+        t = self.times.draw(views, step.progress, step.rng).repeat(subjects).to(image.device)
+        noise = normal()
+        return t, noise, normal() if autoencoder.posterior else None
+
+    def _noise_in(self, z: Tensor, t: Tensor, noise: Tensor, text: Tensor, without: Tensor) -> Tensor:
+        """The guided noise that the denoiser finds in z, noised to time t."""
+        pipeline = self.pipeline
+        noisy = noised(z, noise.to(z), t, pipeline.alpha_bars)
+        return predicted(pipeline.denoise, noisy, t, text, without, self.options.scale)
+
+    def _weights(self, t: Tensor) -> Tensor:
+        """w(t), (B, 1, 1, 1)."""
+        if self.options.weighting == "constant":
+            return torch.ones(len(t), 1, 1, 1, device=t.device)
+        return (1 - self.pipeline.alpha_bars.to(t.device)[t]).view(-1, 1, 1, 1)
+
+    def _clipped(self, g: Tensor) -> Tensor:
+        """The gradient (B, c, h, w), made shorter where its root mean square is above the option's."""
+        if self.options.clip is None:
+            return g
+        size = g.float().square().mean((1, 2, 3), keepdim=True).sqrt()
+        return g * (self.options.clip / size.clamp_min(self.options.clip)).to(g)
