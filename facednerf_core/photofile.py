@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 SMALLEST_PHOTO = 32  # pixels, of the shorter side
-MOST_PIXELS = 40_000_000  # a larger photo is scaled down as it is read
+MOST_PIXELS = 24_000_000  # a larger photo is scaled down as it is read
+
+_TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # EXIF's orientation -> PIL.Image.Transpose
 
 
 @dataclass(frozen=True)
@@ -87,24 +89,29 @@ def _some_photo(folder: Path) -> Path:
 
 def _upright(opened: Image.Image, path: Path) -> Photo:
     import numpy as np
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     notes = []
     if getattr(opened, "n_frames", 1) > 1:
         notes.append(f"{path.name} has several frames; the first is taken")
-    picture = ImageOps.exif_transpose(opened)
-    scale = min(1.0, (MOST_PIXELS / (picture.width * picture.height)) ** 0.5)
-    if min(picture.size) * scale < SMALLEST_PHOTO:
+    width, height = opened.size
+    scale = min(1.0, (MOST_PIXELS / (width * height)) ** 0.5)
+    if min(width, height) * scale < SMALLEST_PHOTO:
         raise InputError(
-            f"{path} has only {picture.width} x {picture.height} pixels; at least {SMALLEST_PHOTO} a side are needed. "
-            "Take a larger copy."
+            f"{path} has only {width} x {height} pixels; at least {SMALLEST_PHOTO} a side are needed. Take a larger copy."
         )
-    picture, profile_note = _in_srgb(_eight_bits(picture))
+    if scale < 1:
+        small = (round(width * scale), round(height * scale))
+        notes.append(f"{path.name} has {width} x {height} pixels; it is worked on at {small[0]} x {small[1]}")
+        opened.draft(None, small)  # a JPEG is then decoded at a fraction of its size
+    opened.load()  # a TIFF is turned upright by this, and then has the tag no longer
+    turn = _TURNS.get(opened.getexif().get(0x0112, 1))
+    picture, profile_note = _in_srgb(_eight_bits(opened))
     notes += [profile_note] if profile_note else []
     if scale < 1:
-        small = (round(picture.width * scale), round(picture.height * scale))
-        notes.append(f"{path.name} has {picture.width} x {picture.height} pixels; worked on at {small[0]} x {small[1]}")
         picture = picture.resize(small, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    if turn is not None:
+        picture = picture.transpose(Image.Transpose(turn))
     if picture.mode != "RGBA":
         return Photo(np.array(picture), scale=scale, notes=tuple(notes))
     alpha = np.asarray(picture.getchannel("A"), dtype=np.float32) / 255
@@ -128,7 +135,8 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
     clear = picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info
     if picture.mode == "CMYK" and picture.info.get("icc_profile"):
         return picture  # its profile knows better how to bring it to RGB
-    return picture.convert("RGBA" if clear else "RGB")
+    mode = "RGBA" if clear else "RGB"
+    return picture if picture.mode == mode else picture.convert(mode)
 
 
 def _in_srgb(picture: Image.Image) -> tuple[Image.Image, str]:
