@@ -1,0 +1,26 @@
+"""What a user can set: `--option eg3d.fine=48`, or [options.eg3d] in TOML."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from facednerf_core.errors import InputError
+
+
+@dataclass(frozen=True)
+class Eg3dOptions:
+    """How densely EG3D is looked at. More samples remove grain from depth and fine hair, and cost time in proportion."""
+
+    rays: int | None = None  # per side of the picture before super-resolution; None: as trained
+    coarse: int | None = None  # samples of a ray, spread evenly; None: as trained
+    fine: int | None = None  # further samples where something is; None: as trained, 0 for none
+    rules: Literal["view", "official"] = "view"  # official: depth is clamped over the whole batch, as the original does
+
+    def __post_init__(self) -> None:
+        if self.rays is not None and self.rays < 1:
+            raise InputError(f"eg3d wants at least 1 ray per side, not {self.rays}.")
+        if self.coarse is not None and self.coarse < 4:
+            raise InputError(f"eg3d wants at least 4 coarse samples, not {self.coarse}.")
+        if self.fine is not None and self.fine < 0:
+            raise InputError(f"eg3d cannot take {self.fine} fine samples; 0 means none.")
