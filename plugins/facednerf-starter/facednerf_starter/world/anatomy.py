@@ -18,6 +18,8 @@ UNIT = 0.2
 """World units in a decimetre of the model."""
 RAISE = 0.03
 """Height of the pupils in the world."""
+ADVANCE = 0.05
+"""Where the middle of the head stands on the world's z axis: cameras look at z = 0.2."""
 
 Measures = Mapping[str, Tensor]
 """Each measure as (N, 1)."""
@@ -38,6 +40,7 @@ def measure(a: Attributes) -> dict[str, Tensor]:
     smile, frown, angry, surprised, agape = (v * force for v in (smile, frown, angry, surprised, agape))
     glasses, hat = a.glasses.float(), a.hat.float()
     weight = a.weight * 0.5 + 0.25 * old
+    fringe = ((a.fringe - 0.55) / 0.45).clamp(0, 1) * (1 - bald) * (0.3 + 0.7 * fem)
     toothy = smile * (a.teeth > 0.4).float()
     m: dict[str, Tensor] = {
         "asym": 0.012 * a.asymmetry,
@@ -49,8 +52,8 @@ def measure(a: Attributes) -> dict[str, Tensor]:
         "face_x": 0.655 + 0.022 * a.face_width + 0.015 * male + 0.015 * weight,
         "face_y": 0.80 + 0.03 * a.face_length + 0.02 * male - 0.06 * child,
         "face_z": 0.70 + 0 * a.age,
-        "taper": 0.40 - 0.07 * a.jaw_width + 0.10 * fem - 0.08 * male - 0.06 * weight,
-        "jaw": 0.012 + 0.035 * male + 0.014 * a.jaw_width,
+        "taper": 0.27 - 0.06 * a.jaw_width + 0.07 * fem - 0.06 * male - 0.06 * weight,
+        "jaw": 0.015 + 0.03 * male + 0.014 * a.jaw_width,
         "chin": 0.045 + 0.02 * a.chin_length + 0.015 * male,
         "chin_w": 0.19 + 0.03 * a.chin_width + 0.03 * male,
         "cheekbone": 0.035 + 0.014 * a.cheekbone + 0.03 * smile,
@@ -94,7 +97,7 @@ def measure(a: Attributes) -> dict[str, Tensor]:
         # ears and neck
         "ear": 1 + 0.06 * a.ear_size + 0.10 * old - 0.05 * fem,
         "ear_out": 0.30 + 0.08 * a.ear_angle,
-        "neck": 0.50 + 0.075 * male + 0.02 * a.neck + 0.03 * weight - 0.06 * child,
+        "neck": 0.435 + 0.085 * male + 0.015 * a.neck + 0.03 * weight - 0.06 * child,
         "shoulder": 1.35 + 0.22 * male + 0.06 * a.shoulders,
         # hair
         "hair": torch.where(bald > 0, AFAR, 0.0),
@@ -106,15 +109,18 @@ def measure(a: Attributes) -> dict[str, Tensor]:
         + long * (0.75 + 1.1 * a.hair_length)
         + curly * (0.75 * a.hair_length * (0.25 + 0.75 * fem)),
         "hair_side": torch.where(long > 0, 0.0, torch.where(curly > 0, -0.20, -0.55)) + 0.22 * a.hair_volume * long,
-        "hairline": 0.74
-        + 0.16 * male * a.recession * (0.4 + 0.6 * old)
-        - 0.36 * ((a.fringe - 0.55) / 0.45).clamp(0, 1) * (1 - bald),
+        "hairline": 0.74 + 0.16 * male * a.recession * (0.4 + 0.6 * old) - 0.36 * fringe,
         "recede": male * a.recession * (0.08 + 0.45 * old),
+        "sides": 1 - 0.55 * short * (1 - 0.6 * fem),
+        "lift": (0.85 - 0.2 * fem) * (1 - fringe) * torch.where(bald > 0, 0.0, 1.0) * (1 - 0.5 * curly),
+        "sweep": (0.45 * short + 0.25 * long) * a.part * 0.5,
+        "swell": 0.05 * long + 0.10 * long * a.hair_volume,
+        "ear_free": ((short > 0) & ((male > 0.4) | (a.hair_length < 0.4))).float(),
         "curl": curly * (0.035 + 0.03 * a.wave) + (1 - curly) * 0.0,
         "curl_f": 13.0 - 4.0 * a.hair_volume,
         "wave": (long + 0.3 * short) * 0.035 * a.wave,
         "part": 0.22 * a.part,
-        "part_d": (short + long) * 0.04 * (1 - ((a.fringe - 0.55) / 0.3).clamp(0, 1)),
+        "part_d": (short + long) * 0.04 * (1 - fringe),
         "curly": curly,
         "long": long,
         # beard
@@ -126,10 +132,10 @@ def measure(a: Attributes) -> dict[str, Tensor]:
         "stubble": male * ((a.stubble - 0.4) / 0.6).clamp(0, 1) * (1 - child),
         # glasses, hat, clothes
         "glasses": torch.where(glasses > 0, 0.0, AFAR),
-        "lens_w": 0.235 + 0.05 * a.glasses_size,
-        "lens_h": 0.150 + 0.07 * a.glasses_size + 0.05 * a.glasses_round,
+        "lens_w": 0.212 + 0.045 * a.glasses_size,
+        "lens_h": 0.135 + 0.05 * a.glasses_size + 0.045 * a.glasses_round,
         "lens_r": 0.05 + 0.14 * a.glasses_round,
-        "frame": 0.011 + 0.022 * a.glasses_thickness,
+        "frame": 0.009 + 0.016 * a.glasses_thickness,
         "hat": torch.where(hat > 0, 0.0, AFAR),
         "worn": hat,
         "beanie": (a.hat_kind == 0).float(),

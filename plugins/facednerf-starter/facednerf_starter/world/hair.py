@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from facednerf_starter.world.anatomy import Measures
-from facednerf_starter.world.fields import bump, cut, ellipsoid, join, noise, step
+from facednerf_starter.world.fields import bump, cut, ellipsoid, noise, step
 
 CROWN = (0.0, 1.0, -0.35)
 
@@ -19,45 +19,50 @@ def strand(x: Tensor, y: Tensor, z: Tensor, m: Measures) -> Tensor:
     return 0.85 * turn + sway + 0.05 * noise(1.6 * x + m["phase_b"], 1.2 * y, 1.6 * z)
 
 
-def hairline(ax: Tensor, y: Tensor, z: Tensor, m: Measures) -> Tensor:
+def hairline(ax: Tensor, x: Tensor, y: Tensor, z: Tensor, m: Measures) -> Tensor:
     """How far a point lies on the face's side of the hairline: negative where hair grows."""
-    temple = m["recede"] * bump(ax - 0.36, ax, 0.17, 9.0) - 0.05 * bump(ax, ax, 0.12, 9.0) * m["recede"]
-    side = (y - m["hairline"] - temple).clamp_max(0.3) / 1.22 + 0.80
+    temple = m["recede"] * (bump(ax - 0.36, ax, 0.17, 9.0) - 0.05 * bump(ax, ax, 0.12, 9.0))
+    sweep = m["sweep"] * x * step(y, 0.1, 0.5)
+    side = (y - m["hairline"] - temple - sweep).clamp_max(0.3) / 1.22 + 0.80
     burn = 0.10 - 0.5 * (-0.15 - y).clamp_min(0)  # in front of the ear
-    short = torch.maximum(side, torch.minimum(burn, side + 0.9)) - 0.10 * step(ax, 0.5, 0.7) * step(y, 0.5, 0.0)
-    return z - short
+    return z - torch.maximum(side, torch.minimum(burn, side + 0.9)) + 0.10 * step(ax, 0.5, 0.7) * step(y, 0.5, 0.0)
 
 
 def hair(x: Tensor, y: Tensor, z: Tensor, m: Measures, detail: bool) -> Tensor:
     """Distance (N, R) to the hair."""
     ax = (x * x + 4e-4).sqrt()
     drop = m["hair_drop"]
-    yy = y - 0.32
-    fall = -((-yy).clamp_min(0).minimum(drop))
-    q = yy - fall
-    below = (-yy).clamp_min(0)
-    swell = 1 + 0.05 * m["long"] * below.clamp_max(1.5)
-    t = m["hair_t"]
-    body = ellipsoid(x / swell, q, z + 0.11, m["skull_x"] + t * 0.85, m["skull_y"] + t * 1.1, m["skull_z"] + t * 0.8)
-    side = hairline(ax, y, z, m)
-    curtain = z - m["hair_side"] - 0.10 * noise(2.5 * x + m["phase_c"], 2.2 * y, 0.0 * z) - 0.25 * (ax - 0.7)
-    region = torch.where(m["hair_side"] > -0.5, torch.minimum(side, torch.maximum(curtain, y - 0.35)), side)
-    nape = -(y + 0.72 + drop * 1.5)
-    d = cut(body, torch.maximum(region * 0.75, nape), 0.05 + 0.05 * 1.0)
+    below = (0.32 - y).clamp_min(0)
+    q = y - 0.32 + below.minimum(drop)  # the skull's ellipsoid, drawn out downwards
+    swell = 1 + m["swell"] * below.clamp_max(1.6)
     s = strand(x, y, z, m)
-    lock = (s * 17 + 1.5 * noise(1.3 * x, 1.3 * y + m["phase_a"], 1.3 * z)).sin() * 0.6 + (s * 41 + m["phase_b"]).sin() * 0.4
-    d = d - 0.012 * lock * (1 - m["curly"])
+    curly, straight = m["curly"], 1 - m["curly"]
+    rough = noise(9 * s + m["phase_a"], 0.9 * y, 1.3 * z + m["phase_b"])
+    side = hairline(ax, x, y, z, m) + 0.035 * rough
+    curtain = z - m["hair_side"] - 0.10 * noise(2.5 * x + m["phase_c"], 2.2 * y, 0 * z) - 0.25 * (ax - 0.7)
+    region = torch.where(m["hair_side"] > -0.5, torch.minimum(side, torch.maximum(curtain, y - 0.35)), side)
+    t = m["hair_t"] * (m["sides"] + (1 - m["sides"]) * step(y, 0.1, 0.75))
+    t = t * (1 + 0.5 * m["part"] * x)
+    thin = m["lift"] * step(region, -0.42, 0.02)  # hair lies close where it leaves the skin
+    t = t * (1 - thin)
+    body = ellipsoid(x / swell, q, z + 0.11, m["skull_x"] + t * 0.85, m["skull_y"] + t * 1.15, m["skull_z"] + t * 0.8)
+    nape = -(y + 0.74 + drop * 1.5) - 0.06 * rough
+    d = cut(body, torch.maximum(region * 0.75, nape), 0.09)
+    lock = (15 * s + 2.2 * (6.1 * s + m["phase_c"]).sin() + 0.8 * y).sin() * 0.55 + (
+        37 * s + m["phase_b"] + 1.5 * rough
+    ).sin() * 0.3
+    d = d - straight * (0.011 * lock * (0.6 + 0.4 * rough) + 0.020 * rough)
     f = m["curl_f"]
     wx = x + 0.05 * (7 * y + m["phase_a"]).sin()
     wy = y + 0.05 * (7 * z + m["phase_b"]).sin()
     wz = z + 0.05 * (7 * x + m["phase_c"]).sin()
     curls = (f * wx).sin() * (f * wy).sin() * (f * wz).sin()
-    d = d - m["curl"] * (1.4 * curls + 0.3)
-    groove = m["part_d"] * bump(x - m["part"], x, 0.03, 9.0) * step(y, 0.6, 0.85) * step(z, -0.5, -0.1)
-    d = d + groove
+    d = d - m["curl"] * (1.4 * curls + 0.3) - 0.03 * curly * noise(3 * x, 3 * y + m["phase_a"], 3 * z)
+    d = d + m["part_d"] * bump(x - m["part"], x, 0.03, 9.0) * step(y, 0.6, 0.85) * step(z, -0.5, -0.1)
     if detail:
-        d = d - 0.006 * (s * 95 + 2 * noise(3 * x, 2 * y, 3 * z)).sin() * (1 - m["curly"])
-        d = d - 0.02 * m["curly"] * noise(24 * wx, 24 * wy, 24 * wz)
-    under_hat = y - 0.50 - 0.12 * z
-    d = torch.where(m["worn"] > 0, cut(d, under_hat, 0.05), d)
+        fine = (95 * s + 3 * rough).sin() + 0.7 * (141 * s + 2 * noise(3 * x, 2 * y, 3 * z)).sin()
+        d = d - 0.0045 * fine * straight - 0.02 * curly * noise(24 * wx, 24 * wy, 24 * wz)
+    ear = ((y + 0.10) / 0.37) ** 2 + ((z + 0.10 - 0.2 * y) / 0.20) ** 2
+    d = torch.where(m["ear_free"] > 0, cut(d, (1 - ear) * 0.12, 0.05), d)
+    d = torch.where(m["worn"] > 0, cut(d, y - 0.50 - 0.12 * z, 0.05), d)
     return d + m["hair"]

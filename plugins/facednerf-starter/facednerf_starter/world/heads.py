@@ -34,20 +34,20 @@ def eye_gap(ax: Tensor, y: Tensor, m: Measures) -> tuple[Tensor, Tensor]:
 
 
 def beard_mask(ax: Tensor, y: Tensor, z: Tensor, m: Measures) -> Tensor:
-    """How much beard or moustache grows here, within [0, 1]."""
+    """How densely beard or moustache grows here, within [0, 1], with wide soft edges."""
     lip = m["mouth_y"]
     under = y - lip + 0.13
-    line = 0.30 * step(ax, 0.14, 0.36) + 1.15 * (ax - 0.36).clamp_min(0)
-    full = step(under - line, 0.05, -0.05) * step(z, -0.12, 0.06)
-    chin = step(under, 0.03, -0.05) * step(ax, 0.32, 0.24) * step(z, 0.2, 0.35)
-    ring = step(ax, 0.33, 0.28) * step(ax, 0.19, 0.25) * step(y - lip, 0.12, 0.02) * step(z, 0.3, 0.4)
+    line = 0.26 * step(ax, 0.14, 0.38) + 1.05 * (ax - 0.42).clamp_min(0) + 0.6 * (ax - 0.62).clamp_min(0)
+    full = step(under - line, 0.06, -0.12) * step(z, -0.16, 0.10)
+    chin = step(under, 0.04, -0.10) * step(ax, 0.36, 0.20) * step(z, 0.2, 0.35)
+    ring = step(ax, 0.36, 0.29) * step(ax, 0.17, 0.24) * step(y - lip, 0.12, 0.02) * step(z, 0.3, 0.4)
     above = y - lip - 0.125 + 0.55 * ax * ax
-    upper = step(above.abs(), 0.085, 0.05) * step(ax, 0.36, 0.26) * step(z, 0.3, 0.4)
+    upper = step(above.abs(), 0.10, 0.04) * step(ax, 0.37, 0.22) * step(z, 0.3, 0.4)
     joined = m["goatee"] * m["moustache"] * ring
     grown = torch.maximum(
         torch.maximum(m["beard"] * full, m["goatee"] * chin), torch.maximum(m["moustache"] * upper, joined)
     )
-    return grown * step(y, -1.42, -1.22)
+    return grown * step(y, -1.38, -1.15)
 
 
 def face(x: Tensor, y: Tensor, z: Tensor, m: Measures, detail: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -112,13 +112,13 @@ def face(x: Tensor, y: Tensor, z: Tensor, m: Measures, detail: bool) -> tuple[Te
     ex = ax - 0.735 - m["ear_out"] * (-0.10 - z).clamp(-0.12, 0.25)
     ey, ez = (y + 0.10) / m["ear"], z + 0.12 - 0.18 * (y + 0.10)
     ear = ellipsoid(ex, ey, ez, 0.050, 0.31 - 0.0 * ez, 0.17 + 0.10 * ey.clamp(-0.3, 0.3))
-    shell = ellipsoid(ex - 0.055, ey - 0.02, ez - 0.015, 0.045, 0.23, 0.115)
+    shell = ellipsoid(ex - 0.060, ey - 0.04, ez - 0.02, 0.060, 0.21, 0.125)
     d = join(d, cut(ear, -shell, 0.03), 0.05)
     # hair of the beard
     grown = beard_mask(ax, yj, z, m)
     thick = m["beard_t"] * (1 - 0.35 * m["moustache"] * (1 - m["beard"]))
     if detail:
-        thick = thick * (1 + 0.22 * noise(38 * x + m["phase_a"], 15 * y, 38 * z))
+        thick = thick + 0.010 * noise(60 * x + m["phase_a"] + 4 * (9 * y).sin(), 13 * y, 60 * z)
     d = d - grown * thick
     # the openings
     inner = mouth_gap(x, y, m)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from facednerf_starter.world.anatomy import RAISE, UNIT, Measures
+from facednerf_starter.world.anatomy import ADVANCE, RAISE, UNIT, Measures
 from facednerf_starter.world.cameras import project
 from facednerf_starter.world.heads import EYE_R
 
@@ -48,7 +48,7 @@ def points(m: Measures) -> Tensor:
     model = torch.stack([torch.cat([torch.as_tensor(v) + zero for v in row], dim=1) for row in rows], dim=1)
     # the face is sheared by its asymmetry: x_model = x - asym * y
     model[..., 0] -= m["asym"] * model[..., 1]
-    return model * UNIT + torch.tensor([0.0, RAISE, 0.0], device=model.device)
+    return model * UNIT + torch.tensor([0.0, RAISE, ADVANCE], device=model.device)
 
 
 def landmarks(m: Measures, cameras: Tensor) -> Tensor:

@@ -118,7 +118,11 @@ def photograph(
     soft = _uniform(rng, photo, 0, 1, count) ** 2 * 0.008 * width * strength
     photo = _blur(photo, soft)
     level = _uniform(rng, photo, 0, 1, count, 1, 1, 1) ** 2 * 0.05 * strength
-    speckle = torch.from_numpy(rng.standard_normal((count, 3, height, width), dtype=np.float32)).to(photo.device)
+    # A few fields of noise serve the whole batch, some of them negated and turned: drawing them takes the CPU's time.
+    fields = torch.from_numpy(rng.standard_normal((min(count, 8), 3, height, width), dtype=np.float32)).to(photo.device)
+    speckle = fields[torch.from_numpy(rng.integers(len(fields), size=count)).to(photo.device)]
+    turned = torch.from_numpy(rng.integers(2, size=(count, 1, 1, 1))).to(photo.device)
+    speckle = torch.where(turned == 1, -speckle.flip((-2, -1)), speckle)
     photo = photo + level * speckle * (0.4 + 0.6 * photo.clamp(0, 1).sqrt())
     photo = _blocks(photo.clamp(0, 1), _uniform(rng, photo, 0, 1, count) ** 3 * 0.12 * strength)
     return (photo.clamp(0, 1) * 2 - 1).reshape(shape)

@@ -12,7 +12,7 @@ from torch import Tensor
 from facednerf_starter.world import light as lighting
 from facednerf_starter.world import skin as surfaces
 from facednerf_starter.world import wear
-from facednerf_starter.world.anatomy import RAISE, UNIT, Measures, measure
+from facednerf_starter.world.anatomy import ADVANCE, AFAR, RAISE, UNIT, Measures, measure
 from facednerf_starter.world.attributes import Attributes
 from facednerf_starter.world.cameras import rays
 from facednerf_starter.world.landmarks import landmarks
@@ -25,6 +25,10 @@ STEPS = 44
 RELAXATION = 0.92
 CLOSE = 0.006
 """A ray has hit where the distance is below this, in decimetres."""
+
+ALL = frozenset({"hair", "glasses", "hat"})
+UNSETTLED = 0.02
+"""A ray whose steps are spent has hit where the distance is below this."""
 
 Field = Callable[[Tensor, Tensor, Tensor, Measures], Tensor]
 
@@ -41,23 +45,31 @@ class WorldRendering:
     landmarks: Tensor  # (N, V, K, 2) [0, 1] image coordinates, x right, y down
 
 
-def parts(x: Tensor, y: Tensor, z: Tensor, m: Measures, detail: bool) -> tuple[tuple[Tensor, ...], Tensor]:
-    """Distances (N, R) to skin, eyes, teeth, hair, glasses, hat, clothes; and the beard's growth."""
+def parts(
+    x: Tensor, y: Tensor, z: Tensor, m: Measures, detail: bool, has: frozenset[str] = ALL
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Distances (N, R) to skin, eyes, teeth, hair, glasses, hat, clothes; and the beard's growth.
+
+    What `has` leaves out is known to be absent from every head, and costs nothing.
+    """
     flesh, eyes, teeth, grown = face(x, y, z, m, detail)
     bare, cloth = wear.clothes(x, y, z, m, detail)
     flesh = join(flesh, bare, 0.12)
-    tress = hair(x, y, z, m, detail)
-    return (flesh, eyes, teeth, tress, wear.glasses(x, y, z, m), wear.hat(x, y, z, m, detail), cloth), grown
+    away = torch.full_like(x, AFAR)
+    tress = hair(x, y, z, m, detail) if "hair" in has else away
+    frame = wear.glasses(x, y, z, m) if "glasses" in has else away
+    top = wear.hat(x, y, z, m, detail) if "hat" in has else away
+    return (flesh, eyes, teeth, tress, frame, top, cloth), grown
 
 
-def distance(x: Tensor, y: Tensor, z: Tensor, m: Measures) -> Tensor:
+def distance(x: Tensor, y: Tensor, z: Tensor, m: Measures, has: frozenset[str] = ALL) -> Tensor:
     """The distance (N, R), a slight underestimate, to the nearest surface at points in the model's decimetres."""
-    return functools.reduce(torch.minimum, parts(x, y, z, m, False)[0])
+    return functools.reduce(torch.minimum, parts(x, y, z, m, False, has)[0])
 
 
-def detailed(x: Tensor, y: Tensor, z: Tensor, m: Measures) -> Tensor:
+def detailed(x: Tensor, y: Tensor, z: Tensor, m: Measures, has: frozenset[str] = ALL) -> Tensor:
     """As `distance`, with the fine relief that only normals feel."""
-    return functools.reduce(torch.minimum, parts(x, y, z, m, True)[0])
+    return functools.reduce(torch.minimum, parts(x, y, z, m, True, has)[0])
 
 
 @functools.cache
@@ -67,7 +79,7 @@ def _compiled(field: Field) -> Field:
 
 def _bounds(origin: tuple[Tensor, ...], direction: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
     """Where rays enter and leave the box of +-0.5 world units, in decimetres along them; far <= near where they miss."""
-    half, centre = 0.5 / UNIT, (0.0, -RAISE / UNIT, 0.0)
+    half, centre = 0.5 / UNIT, (0.0, -RAISE / UNIT, -ADVANCE / UNIT)
     near = torch.zeros_like(origin[0])
     far = torch.full_like(origin[0], 1e3)
     for o, d, c in zip(origin, direction, centre, strict=True):
@@ -85,7 +97,7 @@ def _trace_dense(field: Field, m: Measures, o: tuple[Tensor, ...], d: tuple[Tens
     for _ in range(STEPS):
         gap = field(o[0] + t * d[0], o[1] + t * d[1], o[2] + t * d[2], m)
         t = torch.where((gap > 0.3 * CLOSE) & (t < far), t + RELAXATION * gap, t)
-    return t, (gap < 2 * CLOSE) & (t < far)
+    return t, (gap < UNSETTLED) & (t < far)
 
 
 def _trace_sparse(field: Field, m: Measures, o: tuple[Tensor, ...], d: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
@@ -97,7 +109,7 @@ def _trace_sparse(field: Field, m: Measures, o: tuple[Tensor, ...], d: tuple[Ten
         ox, oy, oz, dx, dy, dz = (v[:, live] for v in (*o, *d))
         now = t[:, live]
         gap = field(ox + now * dx, oy + now * dy, oz + now * dz, m)
-        done = gap <= (0.3 * CLOSE if i + 1 < STEPS else 2 * CLOSE)
+        done = gap <= (0.3 * CLOSE if i + 1 < STEPS else UNSETTLED)
         hit[:, live] |= done
         now = torch.where(done, now, now + RELAXATION * gap)
         t[:, live] = now
@@ -222,14 +234,21 @@ def render(
     return _render(attributes, cameras, size, supersample, light, False, compile)
 
 
+def _present(a: Attributes) -> frozenset[str]:
+    worn = {"hair": a.hair_style > 0, "glasses": a.glasses > 0, "hat": a.hat > 0}
+    return frozenset(name for name, on in worn.items() if bool(on.any()))
+
+
 def _render(
     attributes: Attributes, cameras: Tensor, size: int, k: int, light: Tensor, sparse: bool, compile: bool
 ) -> WorldRendering:
     count, views = cameras.shape[:2]
+    has = _present(attributes) if sparse else ALL
     field, fine = (_compiled(distance), _compiled(detailed)) if compile else (distance, detailed)
+    field, fine = functools.partial(field, has=has), functools.partial(fine, has=has)
     m, c, f = measure(attributes), palette(attributes), finish(attributes)
     origin, direction = (v.reshape(count, -1, 3) for v in rays(cameras, size * k))
-    o = tuple(v.contiguous() for v in ((origin - torch.tensor([0, RAISE, 0], device=origin.device)) / UNIT).unbind(-1))
+    o = tuple(v.contiguous() for v in ((origin - torch.tensor([0, RAISE, ADVANCE], device=origin.device)) / UNIT).unbind(-1))
     d = tuple(v.contiguous() for v in direction.unbind(-1))
     t, hit = (_trace_sparse if sparse else _trace_dense)(field, m, o, d)
     chosen = hit[0].nonzero()[:, 0] if sparse else slice(None)

@@ -83,7 +83,7 @@ def skin(
     base = _mix(base, base * 0.35, seam * 0.85)
     hole = bump(ax - 0.058, y - m["nose_y"] + 0.088, 0.026, 0.018) * step(z, 0.75, 0.85)
     base = _mix(base, base * 0.22, hole)
-    inside = step(mouth_gap(xs, y, m), 0.004, -0.008) * step(z, 0.86, 0.78) * step(z, 0.3, 0.45)
+    inside = step(envelope, 0.02, 0.10) * step(mouth_gap(xs, y, m), 0.004, -0.008) * step(z, 0.86, 0.78) * step(z, 0.3, 0.45)
     tongue = step(y - m["mouth_y"] + m["open_low"] * 0.35, 0.03, -0.03)
     throat = torch.tensor([0.16, 0.04, 0.04], device=x.device) + tongue[..., None] * torch.tensor(
         [0.42, 0.16, 0.16], device=x.device
@@ -93,12 +93,12 @@ def skin(
     t = (ax - 0.115) / 0.40
     arc = m["brow_y"] + m["brow_in"] * (1 - t) ** 2 + m["brow_arch"] * (2.2 * t * (1.25 - t)).clamp_min(-0.5) - 0.03
     thick = m["brow_h"] * (1.15 - 0.75 * t.clamp(0, 1))
-    hairs = 0.75 + 0.25 * (130 * xs + 90 * y + 2 * noise(20 * x, 20 * y, z)).sin()
+    hairs = 0.78 + 0.22 * noise(70 * xs + 50 * y, 25 * y - 20 * xs, 2 * z)
     brow = step((y - arc).abs() - thick, 0.016, -0.010) * step(t, -0.06, 0.06) * step(t, 1.05, 0.8) * front
     base = _mix(base, c["brows"].expand_as(base), brow * hairs * 0.9)
-    streak = noise(38 * x + m["phase_a"], 15 * y, 38 * z)
-    fur = step(grown + 0.12 * noise(26 * x, 16 * y, 26 * z), 0.30, 0.62) * (1 - 0.9 * red)
-    base = _mix(base, c["beard"] * (1 + 0.28 * streak)[..., None], fur)
+    streak = noise(60 * x + m["phase_a"] + 4 * (9 * y).sin(), 13 * y, 60 * z)
+    fur = step(grown + 0.16 * noise(30 * x, 14 * y, 30 * z), 0.05, 0.60) * (1 - 0.9 * red)
+    base = _mix(base, c["beard"] * (1 + 0.22 * streak)[..., None], fur)
     five = (
         step(y - line + 0.09 + 0.0 * x, 0.25, 0.0)
         * step(y - 1.0 * (ax - 0.35).clamp_min(0), -0.42, -0.56)

@@ -52,13 +52,12 @@ def hat(x: Tensor, y: Tensor, z: Tensor, m: Measures, detail: bool) -> Tensor:
     if detail:
         rib = 0.012 * (38 * torch.atan2(x, z + 0.1)).sin()
         crown, fold = crown - rib * m["beanie"], fold - rib * m["beanie"]
-    visor = (
-        torch.maximum(
-            ellipsoid(x, (y - 0.50 - 0.10 * (z - 0.9) + 0.30 * x * x) * 1.0, z - 0.72, 0.66, 0.055, 0.72), 0.55 - z
-        )
-        * 0.7
-    )
-    disc = ellipsoid(x, y - 0.46 - 0.10 * z - 0.10 * x * x, z + 0.05, 1.18, 0.055, 1.30) * 0.45
+    out = (x * x + (0.85 * (z + 0.05)) ** 2 + 1e-4).sqrt()
+    brim = (((out - 1.05).clamp_min(0)) ** 2 + (y - 0.44 - 0.10 * z - 0.09 * x * x) ** 2 + 1e-6).sqrt() - 0.022
+    disc = brim * 0.85
+    reach = (x * x * 1.15 + (0.80 * (z - 0.62)) ** 2 + 1e-4).sqrt()
+    peak = (((reach - 0.62).clamp_min(0)) ** 2 + (y - 0.50 + 0.14 * (z - 0.9) + 0.32 * x * x) ** 2 + 1e-6).sqrt() - 0.022
+    visor = torch.maximum(peak, 0.5 - z) * 0.8
     extra = torch.where(m["beanie"] > 0, fold, torch.where(m["cap"] > 0, visor, disc))
     return join(crown, extra, 0.02) + m["hat"]
 
