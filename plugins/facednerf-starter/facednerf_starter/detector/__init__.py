@@ -1,0 +1,1 @@
+"""The starter's detector: landmarks, pose of the head and foreground mask of a photo."""

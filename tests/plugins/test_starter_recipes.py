@@ -1,0 +1,199 @@
+"""The recipes of the generator, the identity, the detector and the perceptual features, tiny, on shards of the world."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from functools import partialmethod
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+from facednerf_arcface.iresnet import IResNet
+from facednerf_eg3d.network import TriPlaneGenerator
+from facednerf_starter.detector.network import FaceReader, expectation
+from facednerf_starter.train import draws, warps
+from facednerf_starter.train.__main__ import main
+from facednerf_starter.train.detector import disguised, roll
+from facednerf_starter.train.generator import disturbed
+from facednerf_starter.train.identity import aligned, person_directions
+from facednerf_starter.train.pieces import Piece
+from facednerf_starter.train.shards import Shards
+from facednerf_starter.train.sights import SightReader
+from facednerf_starter.world.attributes import VECTOR
+from facednerf_starter.world.cameras import look
+from facednerf_starter.world.landmarks import LANDMARKS
+from safetensors.torch import load_file
+
+from facednerf_core import perceptual
+from facednerf_core.views import Orbit
+
+RECIPES = ("generator", "identity", "detector", "perceptual")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six heads of the world in two views each, 64 px."""
+    root = tmp_path_factory.mktemp("shards")
+    main(["data", "--out", str(root), "--heads", "6", "--views", "2", "--size", "64", "--shard", "6"])
+    return root
+
+
+@pytest.fixture(scope="module")
+def results(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
+    """By recipe, the folder of a run in one piece and of the same run in two."""
+    root = tmp_path_factory.mktemp("runs")
+    return {name: (train(name, data, root / name), train(name, data, root / f"{name}-2", pieces=2)) for name in RECIPES}
+
+
+def train(name: str, data: Path, out: Path, pieces: int = 1) -> Path:
+    module = import_module(f"facednerf_starter.train.{name}")
+    parser = argparse.ArgumentParser()
+    module.add_arguments(parser)
+    words = ["--data", str(data), "--out", str(out), "--device", "cpu", "--steps", "4", "--batch", "4"]
+    args = parser.parse_args([*words, "--held", "3", "--tiny"])
+    with pytest.MonkeyPatch.context() as patch:
+        if pieces > 1:
+            patch.setattr(Piece, "run", partialmethod(Piece.run, at_most=4 // pieces))
+        for _ in range(pieces):
+            module.run(args)
+    return out
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_resumed_run_equals_an_uninterrupted_one(results: dict[str, tuple[Path, Path]], name: str) -> None:
+    whole, halves = (load_file(folder / f"{name}.safetensors") for folder in results[name])
+    assert whole.keys() == halves.keys()
+    assert all(torch.equal(whole[key], halves[key]) for key in whole)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_half_precision_and_a_card_are_left_behind(results: dict[str, tuple[Path, Path]], name: str) -> None:
+    folder = results[name][0]
+    tensors = load_file(folder / f"{name}.safetensors")
+    assert {value.dtype for value in tensors.values()} <= {torch.float16, torch.int64}
+    card = json.loads((folder / f"{name}.card.json").read_text())
+    assert card["steps"] == 4
+    assert card["finished"]
+    assert card["data"]["held_out_heads"] == 2
+    assert card["measured_on_held_out_heads"]
+    assert card["limits"]
+    assert not [path for path in folder.iterdir() if path.suffix in (".pt", ".pkl", ".part")]
+
+
+def config_of(folder: Path, name: str) -> dict[str, object]:
+    config = json.loads((folder / f"{name}.json").read_text())
+    assert config.pop("class")
+    return config
+
+
+def test_the_generator_loads_by_its_files(results: dict[str, tuple[Path, Path]]) -> None:
+    folder = results["generator"][0]
+    tensors = {key: value.float() for key, value in load_file(folder / "generator.safetensors").items()}
+    network = TriPlaneGenerator.from_state_dict(tensors, **config_of(folder, "generator"))
+    ws = network.mapping(torch.randn(1, 128), torch.zeros(1, 25))
+    image, volume = network(ws, Orbit().view((0.0, 0.0)).camera)
+    assert image.shape == (1, 1, 3, 64, 64)
+    assert volume.alpha.shape == (1, 1, 1, 32, 32)
+    assert tensors["backbone.mapping.w_avg"].abs().sum() > 0
+    noise = tensors["backbone.synthesis.b32.conv1.noise_const"]
+    assert noise.square().mean().sqrt() == pytest.approx(1, abs=0.01)  # learned, then brought to unit deviation
+
+
+def test_the_other_networks_load_by_their_files(results: dict[str, tuple[Path, Path]]) -> None:
+    folder = results["identity"][0]
+    config = config_of(folder, "identity")
+    network = IResNet(config["widths"], config["units"], config["embedding"]).eval()
+    network.load_state_dict(load_file(folder / "identity.safetensors"))
+    assert network(torch.zeros(1, 3, 112, 112)).shape == (1, config["embedding"])
+    folder = results["detector"][0]
+    config = config_of(folder, "detector")
+    assert config["names"] == list(LANDMARKS)
+    reader = FaceReader(config["landmarks"], config["widths"]).eval()
+    reader.load_state_dict(load_file(folder / "detector.safetensors"))
+    reading = reader(torch.zeros(1, 3, 128, 128))
+    assert reading.landmarks.shape == (1, len(LANDMARKS), 2)
+    assert reading.mask.shape == (1, 1, 128, 128)
+    features = perceptual.from_tensors(load_file(results["perceptual"][0] / "perceptual.safetensors"), size=64)
+    assert len(features(torch.zeros(1, 3, 64, 64))) == 5
+
+
+def test_a_similarity_is_recovered_from_points() -> None:
+    points = torch.rand(2, 5, 2)
+    truth = warps.about_centre(torch.tensor([0.5, 1.4]), torch.tensor([0.4, -2.0]), torch.ones(2), torch.rand(2, 2))
+    assert torch.allclose(warps.similarity(points, warps.moved(points, truth)), truth, atol=1e-5)
+    assert torch.allclose(warps.moved(warps.moved(points, truth), warps.inverse(truth)), points, atol=1e-5)
+
+
+def test_a_warp_carries_what_lies_at_a_point_with_it() -> None:
+    size = 64
+    axis = (torch.arange(size) + 0.5) / size
+    spot = torch.exp(-((axis[:, None] - 0.3) ** 2 + (axis - 0.6) ** 2) / 0.002)[None, None]  # at x 0.6, y 0.3
+    maps = warps.about_centre(torch.tensor([0.8]), torch.tensor([0.5]), torch.tensor([1.2]), torch.tensor([[0.05, -0.02]]))
+    drawn = warps.warped(spot, maps, size, supersample=2)[0, 0]
+    found = expectation((drawn.clamp_min(1e-9).log() * 4)[None, None])[0]
+    assert torch.allclose(found, warps.moved(torch.tensor([[[0.6, 0.3]]]), maps)[0], atol=0.01)
+
+
+def test_mirroring_swaps_left_and_right() -> None:
+    order = warps.mirror_order(LANDMARKS)
+    assert LANDMARKS[order[LANDMARKS.index("left_eye")]] == "right_eye"
+    assert LANDMARKS[order[LANDMARKS.index("nose_tip")]] == "nose_tip"
+
+
+def test_roll_is_how_far_the_head_leans_clockwise() -> None:
+    camera = look(torch.tensor(0.3), torch.tensor(0.1), roll=torch.tensor(-0.2))
+    upright = look(torch.tensor(0.3), torch.tensor(0.1))
+    assert float(roll(upright)) == pytest.approx(0, abs=1e-5)
+    assert abs(float(roll(camera))) == pytest.approx(0.2, abs=1e-4)
+
+
+def test_disguises_keep_pose_and_landmarks_with_the_picture(data: Path) -> None:
+    """Landmarks of a disguised crop lie on its person, and are those of the picture as drawn."""
+    shards = Shards(data, held_every=3)
+    reader = SightReader(shards, torch.device("cpu"))
+    sights = reader.read(torch.arange(6).repeat(4), torch.zeros(24, dtype=torch.int64))
+    crops = disguised(sights, 5, ("test",))
+    assert crops.image.shape == (24, 3, 128, 128)
+    assert crops.image.abs().max() <= 1
+    nose = (crops.landmarks[:, LANDMARKS.index("nose_tip")] * 128).long()
+    inside = ((nose >= 0) & (nose < 128)).all(1)
+    on = crops.mask[torch.arange(24)[inside], 0, nose[inside, 1], nose[inside, 0]]
+    assert on.mean() > 0.95
+    eyes = crops.landmarks[:, LANDMARKS.index("right_eye")] - crops.landmarks[:, LANDMARKS.index("left_eye")]
+    frontal = crops.pose[:, 0].abs() < 0.5
+    assert (eyes[frontal, 0] > 0).all()  # mirrored pictures still have the image's left on the left
+    assert torch.equal(crops.image, disguised(sights, 5, ("test",)).image)
+
+
+def test_alignment_brings_landmarks_to_the_template(data: Path) -> None:
+    shards = Shards(data, held_every=3)
+    reader = SightReader(shards, torch.device("cpu"))
+    sights = reader.read(torch.arange(6), torch.zeros(6, dtype=torch.int64))
+    assert aligned(sights.image, sights.landmarks).shape == (6, 3, 112, 112)
+
+
+def test_style_does_not_move_a_persons_direction(data: Path, tmp_path: Path) -> None:
+    import numpy as np
+
+    shards = Shards(data, held_every=3)
+    before = person_directions(shards, 48, torch.device("cpu"))
+    assert torch.allclose(before.norm(dim=1), torch.ones(6), atol=1e-5)
+    folder = shards.paths[0]
+    copy = tmp_path / folder.name
+    copy.mkdir()
+    (copy / "index.json").write_text((folder / "index.json").read_text())
+    attributes = np.load(folder / "attributes.npy")
+    attributes[:, VECTOR.index("hair_style=bald")] = 1
+    attributes[:, VECTOR.index("age")] = 0.9
+    np.save(copy / "attributes.npy", attributes)
+    assert torch.equal(before, person_directions(Shards(tmp_path, held_every=3), 48, torch.device("cpu")))
+
+
+def test_half_of_a_batch_keeps_its_latents() -> None:
+    ws = torch.randn(64, 3, 5)
+    moved = disturbed(ws, 0.15, draws.key(0, "disturb"))
+    same = (moved == ws).flatten(1).all(1)
+    assert 20 < int(same.sum()) < 44
+    assert (moved - ws).abs().max() < 0.15 * 6
