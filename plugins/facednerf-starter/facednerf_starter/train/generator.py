@@ -199,7 +199,7 @@ def run(args: argparse.Namespace) -> None:
         adam.step()
         return {**{name: value.detach() for name, value in parts.items()}, "gradient": norm.detach()}
 
-    if piece.run(one_step, args.minutes, every=100):
+    if piece.run(one_step, args.minutes, total=args.total, every=100):
         finish(args, piece, reader, config, device)
 
 

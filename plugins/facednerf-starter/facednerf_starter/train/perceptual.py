@@ -41,7 +41,8 @@ class Readout(nn.Module):
         pooled = [F.adaptive_avg_pool2d(level, self.grid).flatten(1) for level in levels[3:]]
         column = torch.zeros((), device=levels[0].device)
         for level, conv in zip(levels, self.columns, strict=True):
-            column = column + F.interpolate(conv(level), size=(self.redrawn, self.redrawn), mode="bilinear", align_corners=False)
+            half = (self.redrawn, self.redrawn)
+            column = column + F.interpolate(conv(level), size=half, mode="bilinear", align_corners=False)
         return self.attributes(torch.cat(pooled, 1)), self.landmarks(levels[4].flatten(1)), self.redraw(F.relu(column))
 
 
@@ -104,7 +105,7 @@ def run(args: argparse.Namespace) -> None:
         adam.step()
         return {name: value.detach() for name, value in parts.items()}
 
-    if not piece.run(one_step, args.minutes, every=100):
+    if not piece.run(one_step, args.minutes, total=args.total, every=100):
         return
     piece.average_into("perceptual", network).eval()
     piece.average_into("readout", readout).eval()

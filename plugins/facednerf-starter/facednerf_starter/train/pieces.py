@@ -116,11 +116,13 @@ class Piece:
         minutes: float,
         *,
         at_most: int | None = None,
+        total: float | None = None,
         every: int = 50,
         save_minutes: float = 3.0,
     ) -> bool:
         """Calls `one_step(step)` until all steps are done, or the minutes are over, or `at_most` steps were made; then
-        saves, and returns whether all steps are done.
+        saves, and returns whether all steps are done. Where the clock decides the number of steps, it is by `total`
+        minutes of all pieces together, if given, rather than by this piece's.
 
         `one_step` moves the networks (gradients and optimisers are its own) and returns detached scalars to log; they
         stay on the device and are read once per `every` steps. A scalar that is not finite stops the run and leaves
@@ -132,7 +134,8 @@ class Piece:
         while not self.finished and (elapsed := time.monotonic() - began) < 60 * minutes:
             if at_most is not None and self.step - first >= at_most:
                 break
-            if self.steps is None and elapsed > 60 * minutes * (1 - COOL):
+            spent = elapsed if total is None else before + elapsed
+            if self.steps is None and spent > 60 * (total or minutes) * (1 - COOL):
                 self.steps = int(self.step / (1 - 0.97 * COOL)) + 1
                 print(f"{self.name}: the clock sets {self.steps} steps", flush=True)
             for key, value in one_step(self.step).items():
