@@ -73,7 +73,7 @@ def duration(seconds: float) -> str:
 
 
 def losses(values: Mapping[str, float]) -> str:
-    """The largest losses, in a stable order: 'reconstruction 0.412  identity 0.103'."""
+    """The largest losses and those that are not finite, in their own order: 'reconstruction 0.412  identity 0.103'."""
     largest = sorted(values, key=lambda name: -abs(values[name]) if math.isfinite(values[name]) else -math.inf)[:SHOWN]
     return "  ".join(f"{name} {values[name]:.3g}" for name in values if name in largest)
 
