@@ -46,8 +46,8 @@ class ToyGenerator(Generator):
         return torch.linspace(0.5, 1.5, 5)
 
     def sample(self, rng: torch.Generator, truncation: float = 0.7) -> Latent:
-        w = torch.randn(1, 1, 5, generator=rng).expand(1, 2, 5) * self.deviation() * truncation
-        return self.mean().with_w(w.contiguous())
+        drawn = torch.randn(1, 1, 5, generator=rng).expand(1, 2, 5) * self.deviation()
+        return self.mean().with_w(self.mean().w + truncation * drawn)
 
     def synthesize(self, latent: Latent) -> ToyScene:
         self.count.synthesize += 1
