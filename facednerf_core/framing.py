@@ -115,7 +115,12 @@ def measured(cameras: Tensor, landmarks: np.ndarray) -> Framing:
         xy = landmarks[:, point]
         equations = np.concatenate([xy[:, :1] * rows[:, 2] - rows[:, 0], xy[:, 1:] * rows[:, 2] - rows[:, 1]])
         found.append(np.linalg.lstsq(equations[:, :3], -equations[:, 3], rcond=None)[0])
-    left_eye, right_eye, nose, left_mouth, right_mouth = found
+    return of_points(np.stack(found))
+
+
+def of_points(points: np.ndarray) -> Framing:
+    """The framing of five known world positions (5, 3), in the order of `Framing.points`, made their own mirror image."""
+    left_eye, right_eye, nose, left_mouth, right_mouth = points
     eye, mouth = (left_eye + right_eye) / 2, (left_mouth + right_mouth) / 2
     numbers = {
         "eye_x": (right_eye[0] - left_eye[0]) / 2,

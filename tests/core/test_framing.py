@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from facednerf_core.errors import InputError
-from facednerf_core.framing import Framing, measured, moved, resampled, similarity
+from facednerf_core.framing import Framing, measured, moved, of_points, resampled, similarity
 from facednerf_core.views import Orbit
 
 FACE = Framing(eye_x=0.055, eye_y=0.04, eye_z=0.2, nose_y=0.0, nose_z=0.26, mouth_x=0.045, mouth_y=-0.07, mouth_z=0.21)
@@ -36,6 +36,11 @@ def test_measured_on_views_of_known_points():
     found = measured(cameras, FACE.seen(cameras) + noise)
     for name, value in FACE.as_dict().items():
         assert getattr(found, name) == pytest.approx(value, abs=0.004), name
+
+
+def test_known_points_are_made_symmetric():
+    assert of_points(FACE.points()) == FACE
+    assert of_points(FACE.points() + [0.01, 0, 0]) == FACE
 
 
 def test_measuring_needs_distance_between_cameras():
