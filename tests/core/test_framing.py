@@ -40,7 +40,7 @@ def test_measured_on_views_of_known_points():
 
 def test_known_points_are_made_symmetric():
     assert of_points(FACE.points()) == FACE
-    assert of_points(FACE.points() + [0.01, 0, 0]) == FACE
+    assert of_points(FACE.points() + np.array([0.01, 0, 0])) == FACE
 
 
 def test_measuring_needs_distance_between_cameras():
