@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from facednerf_core.scene import Latent, Rendering, Subject
 
 Background = Literal["own", "white", "black"]
-NOISE_WEIGHT = 1e3  # of the noise term, in FaceDNeRF's code
 NOISE_FLOOR = 8  # pixels: the smallest size at which the structure of noise maps is looked for
 
 

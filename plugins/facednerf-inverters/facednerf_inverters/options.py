@@ -1,0 +1,40 @@
+"""How long the search takes and how far it may go: all the numbers of both inverters stand here.
+
+The default recipe is meant to end within two minutes on two CPU cores: with 70 + 30 + 60 steps here and 110 of editing, at a
+quarter of a second a step, about 75 seconds. Rates are in the units of `terms.Stage`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+INVERT, REFINE, TUNE = "invert", "refine", "tune"
+
+
+@dataclass(frozen=True)
+class WPlusOptions:
+    """Options of w-plus. Steps can also be given as --steps invert=... and refine=..., which goes before."""
+
+    invert_steps: int = 70
+    refine_steps: int = 30
+    invert_rate: float = 0.1  # of w, in deviations
+    refine_rate: float = 0.03
+    camera_rate: float = 0.003  # radians, while the search is in W
+    camera_refine_rate: float = 0.0005
+    invert_prior: float = 0.005  # weight of the pull towards the mean, while the search is in W
+    refine_prior: float = 0.05  # weight of the pull towards what was found in W
+    identity: float = 0.2  # weight of the likeness
+    silhouette: float = 0.5  # weight of the outline
+
+
+@dataclass(frozen=True)
+class PtiOptions:
+    """Options of pti. Steps can also be given as --steps tune=..., which goes before."""
+
+    tune_steps: int = 60
+    rate: float = 0.002  # of the generator's tensors, in their own units
+    identity: float = 0.1  # weight of the likeness
+    silhouette: float = 0.5  # weight of the outline
+    locality: float = 1.0  # weight of the locality at nearby latents
+    sides: float = 0.3  # share of that weight for the subject's own side views
+    every: int = 3  # the locality at nearby latents costs two renderings: it is watched at one step of so many
