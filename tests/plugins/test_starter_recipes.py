@@ -17,7 +17,7 @@ from facednerf_starter.train import draws, warps
 from facednerf_starter.train.__main__ import main
 from facednerf_starter.train.detector import disguised, roll
 from facednerf_starter.train.generator import disturbed
-from facednerf_starter.train.identity import aligned, person_directions
+from facednerf_starter.train.identity import aligned, person_directions, told_apart
 from facednerf_starter.train.pieces import Piece
 from facednerf_starter.train.shards import Shards
 from facednerf_starter.train.sights import SightReader
@@ -197,3 +197,10 @@ def test_half_of_a_batch_keeps_its_latents() -> None:
     same = (moved == ws).flatten(1).all(1)
     assert 20 < int(same.sum()) < 44
     assert (moved - ws).abs().max() < 0.15 * 6
+
+
+def test_people_are_told_apart_by_the_diagonal() -> None:
+    torch.manual_seed(0)
+    similar = torch.rand(40, 40) * 0.5 + torch.eye(40)
+    assert told_apart([similar])["true_positives_at_1_percent_false"] == 1
+    assert told_apart([similar.flip(0)])["true_positives_at_1_percent_false"] < 0.1

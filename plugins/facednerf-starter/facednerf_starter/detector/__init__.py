@@ -1,1 +1,1 @@
-"""The starter's detector: landmarks, pose of the head and foreground mask of a photo."""
+"""Finds faces in photos: scikit-image's face cascade for the box, the starter's face reader for everything else."""

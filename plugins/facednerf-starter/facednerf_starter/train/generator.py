@@ -109,12 +109,12 @@ class HeadReader:
 
     def __init__(self, shards: Shards, device: torch.device) -> None:
         self.shards, self.device = shards, device
+        self._training = shards.training.to(device)
         self._fields = {name: shards.field(name, device) for name in ("z", "image", "mask", "depth", "landmarks", "cameras")}
 
     def pick(self, count: int, views: int, at: draws.Key) -> tuple[Tensor, Tensor]:
         """Training heads (count,), and different views of each (count, views)."""
-        pool = self.shards.training.to(self.device)
-        heads = pool[draws.integers((count,), len(pool), at, self.device)]
+        heads = self._training[draws.integers((count,), len(self._training), at, self.device)]
         order = draws.uniform((count, self.shards.views), (at[0] ^ 1, at[1]), self.device).argsort(1)
         return heads, order[:, :views]
 

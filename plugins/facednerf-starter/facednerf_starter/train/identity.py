@@ -22,7 +22,9 @@ from facednerf_starter.train.pieces import Piece, rate, set_rate
 from facednerf_starter.train.shards import Shards
 from facednerf_starter.train.sheets import sheet
 from facednerf_starter.train.sights import SightReader, Sights, snapshots
-from facednerf_starter.world.attributes import IDENTITY, VECTOR
+from facednerf_starter.world.attributes import IDENTITY, VECTOR, decode
+from facednerf_starter.world.cameras import draw_cameras
+from facednerf_starter.world.render import render
 
 _WEAK = {"femininity": 0.3, "ear_size": 0.5, "ear_angle": 0.5, "neck": 0.3, "shoulders": 0.0, "part": 0.0}
 """Parameters that hair tells better than a face does, or that an aligned face hardly shows, count less."""
@@ -146,7 +148,7 @@ def photographed_faces(sights: Sights, seed: int, names: tuple[str | int, ...]) 
 
 @torch.no_grad()
 def evaluate(network: IResNet, reader: SightReader, people: Tensor, args: argparse.Namespace) -> dict[str, Any]:
-    """How well held-out heads are told apart: other view, light of the photo and background, same style."""
+    """How well held-out heads are told apart: in another view and photo, and in another view, style, age and light."""
     heads = reader.shards.held[:400].to(reader.device)
     found, shown = [], []
     for view in range(min(4, reader.shards.views)):
@@ -158,20 +160,41 @@ def evaluate(network: IResNet, reader: SightReader, people: Tensor, args: argpar
             if int(part[0]) == int(heads[0]):
                 shown.append(list(faces[:8]))
         found.append(torch.cat(embedded))
-    sheet(args.out / "identity.png", shown)
-    same, different = [], []
-    off = ~torch.eye(len(heads), dtype=torch.bool, device=reader.device)
-    for one in range(len(found)):
-        for other in range(one + 1, len(found)):
-            similarity = found[one] @ found[other].T
-            same.append(similarity.diagonal())
-            different.append(similarity[off])
-    same_all, different_all = torch.cat(same), torch.cat(different)
-    threshold = different_all.sort().values[int(0.99 * (len(different_all) - 1))]
+    similar = [found[i] @ found[j].T for i in range(len(found)) for j in range(i + 1, len(found))]
+    few = heads[: 128 if reader.device.type == "cuda" else 4]
+    again, dressed = [], []
+    for part in few.split(16):
+        faces = photographed_faces(restyled(reader, part, args.seed), args.seed, ("identity-restyled", int(part[0])))
+        again.append(F.normalize(network(faces).float(), dim=-1))
+        dressed += list(faces)
+    shown.append(dressed[:8])
+    if all(len(row) == len(shown[0]) for row in shown):
+        sheet(args.out / "identity.png", shown)
     return {
-        "true_positives_at_1_percent_false": round(float((same_all > threshold).float().mean()), 4),
-        "threshold": round(float(threshold), 4),
-        "similarity_same": round(float(same_all.mean()), 4),
-        "similarity_different": round(float(different_all.mean()), 4),
+        "other_view": told_apart(similar),
+        "other_view_and_style": told_apart([view[: len(few)] @ torch.cat(again).T for view in found]),
         "cosine_with_parameters": round(float((torch.stack(found) * people[heads]).sum(-1).mean()), 4),
+    }
+
+
+def restyled(reader: SightReader, heads: Tensor, seed: int) -> Sights:
+    """The people of these heads in the style, expression, age and light of new ones, from new cameras."""
+    z = reader.shards.field("z").take(heads.cpu())
+    people = decode(z).dressed_as(decode(draws.normal(tuple(z.shape), draws.key(seed, "style", int(heads[0])))))
+    cameras = draw_cameras(seed + 1, int(heads[0]), len(heads), 1, yaw=0.6)
+    seen = render(people.to(reader.device), cameras.to(reader.device), reader.shards.size)
+    return Sights(heads, seen.image[:, 0], seen.mask[:, 0], seen.landmarks[:, 0], cameras[:, 0].to(reader.device))
+
+
+def told_apart(similar: list[Tensor]) -> dict[str, float]:
+    """Of matrices of similarity (P, P) of the same P people: true positives at 1 % false ones, and the means."""
+    off = ~torch.eye(len(similar[0]), dtype=torch.bool, device=similar[0].device)
+    same = torch.cat([matrix.diagonal() for matrix in similar])
+    different = torch.cat([matrix[off] for matrix in similar])
+    threshold = different.sort().values[int(0.99 * (len(different) - 1))]
+    return {
+        "true_positives_at_1_percent_false": round(float((same > threshold).float().mean()), 4),
+        "threshold": round(float(threshold), 4),
+        "similarity_same": round(float(same.mean()), 4),
+        "similarity_different": round(float(different.mean()), 4),
     }

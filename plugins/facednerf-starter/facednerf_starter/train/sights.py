@@ -27,6 +27,7 @@ class SightReader:
 
     def __init__(self, shards: Shards, device: torch.device) -> None:
         self.shards, self.device = shards, device
+        self._training = shards.training.to(device)
         self._image = shards.field("image", device)
         self._mask = shards.field("mask", device)
         self._landmarks = shards.field("landmarks", device)
@@ -39,7 +40,7 @@ class SightReader:
 
     def pick(self, count: int, at: draws.Key, heads: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Heads and views, each (count,), at random from the training heads or from those given."""
-        pool = (self.shards.training if heads is None else heads).to(self.device)
+        pool = self._training if heads is None else heads.to(self.device)
         number = draws.integers((2, count), 1 << 30, at, self.device)
         return pool[number[0] % len(pool)], number[1] % self.shards.views
 
