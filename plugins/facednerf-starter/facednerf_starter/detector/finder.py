@@ -1,0 +1,204 @@
+"""From a photo to its faces: boxes by scikit-image's cascade, then two readings of each, the second one upright."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from facednerf_core.framing import moved, resampled, similarity
+from facednerf_core.interfaces import Detector, Face
+from facednerf_starter.detector.network import CROP_SIZE, FaceReader
+
+UPRIGHT = ((0.392, 0.449), (0.608, 0.449), (0.5, 0.589), (0.408, 0.681), (0.592, 0.681))
+"""The five landmarks of the world's mean frontal head, in its frame."""
+SEARCHED = 420  # pixels of the photo's longer side in which the cascade looks
+LEANS = (0.0, -0.35, 0.35, -0.7, 0.7)  # radians by which the photo is turned, one after the other, until a face is found
+LOOSE = 2.5  # side of the first crop, in sides of the cascade's box
+READINGS = ((1.0, 0.0), (0.8, 0.0), (0.62, 0.0), (0.8, 0.2), (0.8, -0.2))  # scale and turn of the second readings
+SURE = 0.2  # crop widths by which a cascade's box may miss the landmarks read from it before it counts as no face
+
+
+@dataclass(frozen=True)
+class Crop:
+    """An upright or turned square of a photo, and the 3 x 3 matrix from the photo's pixels to its 128."""
+
+    place: np.ndarray
+    image: np.ndarray  # (128, 128, 3) in [0, 1]
+
+
+class FaceFinder(Detector):
+    """The starter's detector. Its network never saw a real photo, only disguised renderings of synthetic heads."""
+
+    def __init__(self, network: FaceReader, device: torch.device, mirrored: Sequence[int]) -> None:
+        self.network, self.device, self.mirrored = network.to(device).eval(), device, list(mirrored)
+
+    @classmethod
+    def from_files(cls, weights: Path, config: Path, device: torch.device) -> FaceFinder:
+        """The finder out of its safetensors file and the JSON beside it."""
+        from safetensors.torch import load_file
+
+        said = json.loads(config.read_text(encoding="utf-8"))
+        network = FaceReader(said["landmarks"], said["widths"])
+        network.load_state_dict({name: value.float() for name, value in load_file(weights).items()}, strict=False)
+        network.requires_grad_(False)
+        return cls(network, device, mirror_order(said["names"]))
+
+    def find(self, photo: np.ndarray) -> list[Face]:
+        """The faces of an RGB photo (H, W, 3) uint8, largest first, with all that the network reads."""
+        pixels = photo.astype(np.float32) / 255
+        faces = []
+        for centre, side, lean in boxes(photo):
+            face = self._read(pixels, centre, side, lean)
+            if face is not None:
+                faces.append(face)
+        return sorted(distinct(faces), key=lambda face: -face.area)
+
+    def _read(self, pixels: np.ndarray, centre: tuple[float, float], side: float, lean: float) -> Face | None:
+        """One face: a loose reading around the box, then upright ones in the world's own framing, averaged."""
+        loose = cut(pixels, _square(centre, LOOSE * side, lean))
+        marks, _, _ = self._readings([loose])
+        five = marks[0, :5]
+        middle = five.mean(0) / CROP_SIZE
+        if np.abs(middle - 0.5).max() > SURE:
+            return None
+        rough = moved(np.linalg.inv(loose.place), five)
+        crops = [cut(pixels, _upright(rough, scale, turn)) for scale, turn in READINGS]
+        marks, poses, masks = self._readings(crops)
+        own = [moved(np.linalg.inv(crop.place), points) for crop, points in zip(crops, marks, strict=True)]
+        landmarks = np.median(np.stack(own), axis=0)
+        yaw, pitch = np.median(poses[:, :2], axis=0)
+        rolls = [pose[2] + _turn(crop.place) for pose, crop in zip(poses, crops, strict=True)]
+        eyes, mouth = landmarks[:2].mean(0), landmarks[3:5].mean(0)
+        reach = 1.25 * float(np.linalg.norm(eyes - mouth)) + 1e-6
+        x, y = (eyes + mouth) / 2
+        return Face(
+            (float(x - reach), float(y - reach), float(x + reach), float(y + reach)),
+            landmarks,
+            (float(yaw), float(pitch), float(np.median(rolls))),
+            person(masks, crops, pixels.shape[:2]),
+        )
+
+    @torch.no_grad()
+    def _readings(self, crops: Sequence[Crop]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Landmarks (C, K, 2) in pixels of the crops, poses (C, 3), masks (C, 128, 128), each the mean over crop and mirror image."""
+        stacked = np.stack([crop.image for crop in crops]).transpose(0, 3, 1, 2) * 2 - 1
+        batch = torch.from_numpy(np.ascontiguousarray(stacked)).float().to(self.device)
+        reading = self.network(torch.cat([batch, batch.flip(-1)]))
+        count = len(crops)
+
+        def halves(value: Tensor) -> tuple[Tensor, Tensor]:
+            return value[:count].cpu(), value[count:].cpu()
+
+        marks, other_marks = halves(reading.landmarks)
+        other_marks = other_marks[:, self.mirrored] * torch.tensor([-1.0, 1.0]) + torch.tensor([1.0, 0.0])
+        pose, other_pose = halves(reading.pose)
+        mask, other_mask = halves(reading.mask)
+        pose = (pose + other_pose * torch.tensor([-1.0, 1.0, -1.0])) / 2
+        probability = ((mask + other_mask.flip(-1)) / 2).sigmoid()[:, 0]
+        return ((marks + other_marks) / 2 * CROP_SIZE).double().numpy(), pose.double().numpy(), probability.numpy()
+
+
+def boxes(photo: np.ndarray) -> list[tuple[tuple[float, float], float, float]]:
+    """Centre, side (pixels of the photo) and lean (radians, clockwise) of what the cascade takes for faces.
+
+    A cascade knows upright faces, so the photo is turned a little where it finds none.
+    """
+    from PIL import Image
+    from skimage.data import lbp_frontal_face_cascade_filename
+    from skimage.feature import Cascade
+
+    cascade = Cascade(lbp_frontal_face_cascade_filename())
+    scale = min(1.0, SEARCHED / max(photo.shape[:2]))
+    small = Image.fromarray(photo)
+    size = (max(1, round(photo.shape[1] * scale)), max(1, round(photo.shape[0] * scale)))
+    small = small.resize(size, Image.Resampling.LANCZOS)
+    middle = np.array([size[0] / 2, size[1] / 2])
+    for lean in LEANS:
+        turned = np.asarray(small.rotate(math.degrees(lean), Image.Resampling.BILINEAR, fillcolor=(128, 128, 128)))
+        found = cascade.detect_multi_scale(
+            img=turned,
+            scale_factor=1.15,
+            step_ratio=1,
+            min_size=(24, 24),
+            max_size=(max(size), max(size)),
+            min_neighbor_number=3,
+        )
+        if found:
+            back = np.array([[math.cos(lean), -math.sin(lean)], [math.sin(lean), math.cos(lean)]])
+            result = []
+            for box in found:
+                centre = np.array([box["c"] + box["width"] / 2, box["r"] + box["height"] / 2])
+                x, y = (back @ (centre - middle) + middle) / scale
+                result.append(((float(x), float(y)), float(box["width"]) / scale, lean))
+            return result
+    return []
+
+
+def distinct(faces: Sequence[Face]) -> list[Face]:
+    """The faces without those whose centre lies within a larger one."""
+    kept: list[Face] = []
+    for face in sorted(faces, key=lambda face: -face.area):
+        left, top, right, bottom = face.box
+        x, y = (left + right) / 2, (top + bottom) / 2
+        if not any(other.box[0] < x < other.box[2] and other.box[1] < y < other.box[3] for other in kept):
+            kept.append(face)
+    return kept
+
+
+def cut(pixels: np.ndarray, place: np.ndarray) -> Crop:
+    """The crop that a matrix makes of a photo (H, W, 3) in [0, 1]."""
+    return Crop(place, resampled(pixels, place, (CROP_SIZE, CROP_SIZE)))
+
+
+def person(masks: np.ndarray, crops: Sequence[Crop], size: tuple[int, int]) -> np.ndarray:
+    """The mask (H, W) in [0, 1] of the whole photo: the mean of what each crop that shows a pixel says of it."""
+    total, weight = np.zeros(size, np.float32), np.zeros(size, np.float32)
+    inside = np.zeros((CROP_SIZE, CROP_SIZE), np.float32)
+    inside[2:-2, 2:-2] = 1.0  # the network is least sure of its crop's edge
+    for mask, crop in zip(masks, crops, strict=True):
+        back = np.linalg.inv(crop.place)
+        shown = resampled(inside, back, size)
+        total += resampled(mask.astype(np.float32) * inside, back, size)
+        weight += shown
+    return np.where(weight > 0.05, total / np.maximum(weight, 0.05), 0.0).clip(0, 1)
+
+
+def mirror_order(names: Sequence[str]) -> list[int]:
+    """For each landmark the number of its counterpart in the mirror image."""
+
+    def counterpart(name: str) -> str:
+        if name.startswith("left_"):
+            return "right_" + name.removeprefix("left_")
+        return "left_" + name.removeprefix("right_") if name.startswith("right_") else name
+
+    return [list(names).index(counterpart(name)) for name in names]
+
+
+def _square(centre: tuple[float, float], side: float, lean: float) -> np.ndarray:
+    """The matrix from a photo's pixels to a square around a centre, turned back by `lean`."""
+    zoom = CROP_SIZE / side
+    cos, sin = zoom * math.cos(lean), zoom * math.sin(lean)
+    turn = np.array([[cos, sin], [-sin, cos]])
+    shift = CROP_SIZE / 2 - turn @ np.array(centre)
+    return np.vstack([np.column_stack([turn, shift]), [0, 0, 1]])
+
+
+def _upright(five: np.ndarray, scale: float, turn: float) -> np.ndarray:
+    """The matrix that brings landmarks (5, 2) to the world's framing, scaled and turned about the frame's middle."""
+    base = similarity(five, np.array(UPRIGHT) * CROP_SIZE)
+    half = CROP_SIZE / 2
+    cos, sin = scale * math.cos(turn), scale * math.sin(turn)
+    again = np.array([[cos, -sin, half - cos * half + sin * half], [sin, cos, half - sin * half - cos * half], [0, 0, 1]])
+    return again @ base
+
+
+def _turn(place: np.ndarray) -> float:
+    """By how much a crop is turned against the photo, radians: added to a roll in the crop, it gives that in the photo."""
+    return -math.atan2(place[1, 0], place[0, 0])

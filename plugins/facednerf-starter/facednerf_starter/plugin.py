@@ -1,0 +1,119 @@
+"""The starter pack: its weights cards, and the card of its detector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from facednerf_core.cards import Card, LocalWeights, WeightsCard
+from facednerf_core.errors import MissingWeights
+from facednerf_core.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    import torch
+
+    from facednerf_core.interfaces import Detector
+
+FOLDER = Path(__file__).parent / "weights"
+LICENCE = "Apache-2.0"
+DOMAINS = ("face", "head")
+FRAMING = {  # of the world's mean head: world.landmarks.points over 4000 draws
+    "eye_x": 0.0630,
+    "eye_y": 0.0300,
+    "eye_z": 0.2140,
+    "nose_y": -0.0506,
+    "nose_z": 0.2605,
+    "mouth_x": 0.0539,
+    "mouth_y": -0.1054,
+    "mouth_z": 0.2100,
+}
+ORBIT = {"radius": 2.7, "pivot": (0.0, 0.0, 0.2), "focal": 4.2647, "yaw": 0.6, "pitch": 0.3}
+
+
+def _card(kind: str, plugin: str, summary: str, files: dict[str, str], **more: Any) -> WeightsCard:
+    """A weights card of files that this distribution ships."""
+    size = sum(
+        part.stat().st_size
+        for name in files.values()
+        for part in ([FOLDER / name] if (FOLDER / name).is_file() else (FOLDER / name).rglob("*"))
+        if part.is_file()
+    )
+    return WeightsCard(
+        f"{plugin}/starter",
+        plugin,
+        kind,
+        "starter",
+        summary,
+        domains=more.pop("domains", DOMAINS),
+        files=files,
+        folder=FOLDER,
+        licence=LICENCE,
+        size=size,
+        **more,
+    )
+
+
+def build_detector(device: torch.device, weights: LocalWeights | None, **options: Any) -> Detector:
+    """The face finder."""
+    from facednerf_starter.detector.finder import FaceFinder
+
+    if weights is None:
+        raise MissingWeights("the starter's detector needs its weights; install facednerf-starter again.")
+    return FaceFinder.from_files(weights["tensors"], weights["config"], device)
+
+
+@hookimpl
+def register_detectors(register: Callable[[Card[Detector]], None]) -> None:
+    """Registers `starter`."""
+    summary = "scikit-image's face cascade, then a small network for landmarks, pose and the person's mask."
+    register(Card("starter", summary, build_detector, domains=DOMAINS))
+
+
+@hookimpl
+def register_weights(register: Callable[[WeightsCard], None]) -> None:
+    """Registers the pack `starter`: trained by this project on synthetic heads, small, and looking it."""
+    register(
+        _card(
+            "generator",
+            "eg3d",
+            "synthetic heads at 128 pixels; EG3D's architecture, 5 M parameters",
+            {"tensors": "generator.safetensors", "config": "generator.json"},
+            resolution=128,
+            latent=(14, 256),
+            provides=("depth", "mask", "density"),
+            crop=FRAMING,
+            orbit=ORBIT,
+            background="white",
+        )
+    )
+    register(
+        _card(
+            "guidance",
+            "sds",
+            "latent diffusion of synthetic heads at 128 pixels, a small closed vocabulary",
+            {"pipeline": "diffusion"},
+            resolution=128,
+        )
+    )
+    register(_card("identity", "arcface", "IResNet for synthetic heads", {"tensors": "identity.safetensors"}, resolution=112))
+    register(
+        _card(
+            "perceptual",
+            "vgg16",
+            "a VGG16 of an eighth of the width",
+            {"tensors": "perceptual.safetensors"},
+            domains=("any",),
+            resolution=128,
+            options={"size": 128},
+        )
+    )
+    register(
+        _card(
+            "detector",
+            "starter",
+            "landmarks, pose and mask of a face",
+            {"tensors": "detector.safetensors", "config": "detector.json"},
+            resolution=128,
+        )
+    )
