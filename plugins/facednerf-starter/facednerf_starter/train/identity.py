@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the recipe."""
     add_run_arguments(parser, batch=96)
     parser.add_argument("--rate", type=float, default=2e-3, help="Adam's learning rate")
-    parser.add_argument("--widths", type=int, nargs=4, default=[24, 48, 96, 192])
+    parser.add_argument("--widths", type=int, nargs=4, default=[16, 40, 96, 192])
     parser.add_argument("--units", type=int, nargs=4, default=[2, 2, 2, 2])
     parser.add_argument("--embedding", type=int, default=128)
 
@@ -126,7 +126,7 @@ def person_directions(shards: Shards, embedding: int, device: torch.device) -> T
 
 
 def aligned(image: Tensor, landmarks: Tensor, wander: Tensor | None = None) -> Tensor:
-    """Faces (B, 3, 112, 112) warped by their first five landmarks to ArcFace's template, zero outside.
+    """Faces (B, 3, 112, 112) warped by their first five landmarks to ArcFace's template, black outside.
 
     `wander` (B, 4) spoils the alignment: shift x, y in face widths, log of the scale, angle in radians.
     """
@@ -135,7 +135,7 @@ def aligned(image: Tensor, landmarks: Tensor, wander: Tensor | None = None) -> T
     if wander is not None:
         spoil = warps.about_centre(wander[:, 2].exp(), wander[:, 3], torch.ones_like(wander[:, 3]), wander[:, :2])
         maps = torch.cat([spoil[..., :2] @ maps[..., :2], spoil[..., :2] @ maps[..., 2:] + spoil[..., 2:]], dim=-1)
-    return warps.warped(image, maps, FACE_SIZE)
+    return warps.warped(image + 1, maps, FACE_SIZE) - 1
 
 
 def photographed_faces(sights: Sights, seed: int, names: tuple[str | int, ...]) -> Tensor:
