@@ -40,7 +40,8 @@ def measure(a: Attributes) -> dict[str, Tensor]:
     smile, frown, angry, surprised, agape = (v * force for v in (smile, frown, angry, surprised, agape))
     glasses, hat = a.glasses.float(), a.hat.float()
     weight = a.weight * 0.5 + 0.25 * old
-    fringe = ((a.fringe - 0.55) / 0.45).clamp(0, 1) * (1 - bald) * (0.3 + 0.7 * fem)
+    fringe = ((a.fringe - 0.55) / 0.45).clamp(0, 1) * (1 - bald) * (0.15 + 0.85 * fem)
+    bob = short * ((a.femininity > 0.55) & (a.hair_length > 0.35)).float()  # short hair that covers the ears
     toothy = smile * (a.teeth > 0.4).float()
     m: dict[str, Tensor] = {
         "asym": 0.012 * a.asymmetry,
@@ -66,7 +67,7 @@ def measure(a: Attributes) -> dict[str, Tensor]:
         "eye_x": 0.315 + 0.013 * a.eye_spacing,
         "eye_z": 0.655 - 0.014 * a.eye_depth,
         "eye_w": 0.152 * (1 + 0.05 * a.eye_size) + 0.004 * fem,
-        "eye_up": (0.060 + 0.006 * a.eye_open + 0.006 * fem - 0.010 * old)
+        "eye_up": (0.066 + 0.006 * a.eye_open + 0.006 * fem - 0.010 * old)
         * (1 - 0.22 * smile + 0.45 * surprised - 0.12 * angry),
         "eye_low": (0.046 + 0.003 * a.eye_open) * (1 - 0.35 * smile + 0.20 * surprised - 0.25 * angry),
         "eye_tilt": 0.06 + 0.05 * a.eye_tilt - 0.06 * old,
@@ -86,8 +87,8 @@ def measure(a: Attributes) -> dict[str, Tensor]:
         "nose_r": 0.092 + 0.008 * a.nose_width + 0.008 * male,
         # mouth
         "mouth_y": -0.695 - 0.018 * a.mouth_height - 0.02 * agape + 0.01 * smile,
-        "mouth_w": 0.255 + 0.016 * a.mouth_width + 0.065 * smile - 0.03 * surprised - 0.02 * agape,
-        "mouth_bend": 1.00 * smile - 0.90 * frown - 0.35 * angry - 0.05,
+        "mouth_w": 0.255 + 0.016 * a.mouth_width + 0.055 * smile - 0.03 * surprised - 0.02 * agape,
+        "mouth_bend": 0.80 * smile - 0.90 * frown - 0.35 * angry - 0.05,
         "open_up": 0.032 * toothy + 0.06 * agape + 0.07 * surprised,
         "open_low": 0.040 * toothy + 0.14 * agape + 0.11 * surprised,
         "lip_up": 0.040 + 0.008 * a.lip_upper + 0.006 * fem + 0.012 * a.skin - 0.016 * old - 0.008 * smile - 0.012 * angry,
@@ -105,17 +106,19 @@ def measure(a: Attributes) -> dict[str, Tensor]:
         + long * (0.06 + 0.14 * a.hair_volume)
         + curly * (0.16 + 0.24 * a.hair_volume)
         - 0.05 * hat * (1 - bald),
-        "hair_drop": short * 0.10 * a.hair_length * fem
+        "hair_drop": bob * (0.15 + 0.40 * a.hair_length)
         + long * (0.75 + 1.1 * a.hair_length)
         + curly * (0.75 * a.hair_length * (0.25 + 0.75 * fem)),
-        "hair_side": torch.where(long > 0, 0.0, torch.where(curly > 0, -0.20, -0.55)) + 0.22 * a.hair_volume * long,
+        "hair_side": torch.where(long > 0, 0.0, torch.where(curly > 0, -0.20, torch.where(bob > 0, -0.02, -0.55)))
+        + 0.22 * a.hair_volume * long,
         "hairline": 0.74 + 0.16 * male * a.recession * (0.4 + 0.6 * old) - 0.36 * fringe,
         "recede": male * a.recession * (0.08 + 0.45 * old),
         "sides": 1 - 0.55 * short * (1 - 0.6 * fem),
         "lift": (0.85 - 0.2 * fem) * (1 - fringe) * torch.where(bald > 0, 0.0, 1.0) * (1 - 0.5 * curly),
         "sweep": (0.45 * short + 0.25 * long) * a.part * 0.5,
         "swell": 0.05 * long + 0.10 * long * a.hair_volume,
-        "ear_free": ((short > 0) & ((male > 0.4) | (a.hair_length < 0.4))).float(),
+        "ear_free": ((short > 0) & (bob == 0)).float(),
+        "jag": 0.022 * fringe + 0.008,
         "curl": curly * (0.035 + 0.03 * a.wave) + (1 - curly) * 0.0,
         "curl_f": 13.0 - 4.0 * a.hair_volume,
         "wave": (long + 0.3 * short) * 0.035 * a.wave,

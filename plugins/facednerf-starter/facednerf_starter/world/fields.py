@@ -27,9 +27,19 @@ def cut(a: Tensor, b: Tensor, k: float) -> Tensor:
 
 
 def bump(u: Tensor, v: Tensor, su: Tensor | float, sv: Tensor | float) -> Tensor:
-    """A Gaussian hill of height 1 over the plane (u, v)."""
+    """A hill of height 1 over the plane (u, v), close to exp(-(u/su)^2 - (v/sv)^2) and 0 beyond twice its widths."""
     a, b = u / su, v / sv
-    return (-(a * a) - b * b).exp()
+    c = (1 - 0.25 * (a * a + b * b)).clamp_min(0)
+    c = c * c
+    return c * c
+
+
+def ridge(u: Tensor, su: Tensor | float) -> Tensor:
+    """`bump` along one coordinate alone."""
+    a = u / su
+    c = (1 - 0.25 * (a * a)).clamp_min(0)
+    c = c * c
+    return c * c
 
 
 def step(x: Tensor, low: float, high: float) -> Tensor:

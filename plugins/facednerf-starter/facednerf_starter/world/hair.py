@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from facednerf_starter.world.anatomy import Measures
-from facednerf_starter.world.fields import bump, cut, ellipsoid, noise, step
+from facednerf_starter.world.fields import bump, cut, ellipsoid, noise, ridge, step
 
 CROWN = (0.0, 1.0, -0.35)
 
@@ -21,7 +21,7 @@ def strand(x: Tensor, y: Tensor, z: Tensor, m: Measures) -> Tensor:
 
 def hairline(ax: Tensor, x: Tensor, y: Tensor, z: Tensor, m: Measures) -> Tensor:
     """How far a point lies on the face's side of the hairline: negative where hair grows."""
-    temple = m["recede"] * (bump(ax - 0.36, ax, 0.17, 9.0) - 0.05 * bump(ax, ax, 0.12, 9.0))
+    temple = m["recede"] * (ridge(ax - 0.36, 0.17) - 0.05 * ridge(ax, 0.12))
     sweep = m["sweep"] * x * step(y, 0.1, 0.5)
     side = (y - m["hairline"] - temple - sweep).clamp_max(0.3) / 1.22 + 0.80
     burn = 0.10 - 0.5 * (-0.15 - y).clamp_min(0)  # in front of the ear
@@ -38,7 +38,7 @@ def hair(x: Tensor, y: Tensor, z: Tensor, m: Measures, detail: bool) -> Tensor:
     s = strand(x, y, z, m)
     curly, straight = m["curly"], 1 - m["curly"]
     rough = noise(9 * s + m["phase_a"], 0.9 * y, 1.3 * z + m["phase_b"])
-    side = hairline(ax, x, y, z, m) + 0.035 * rough
+    side = hairline(ax, x, y, z, m) + 0.035 * rough + m["jag"] * (23 * s + 2 * rough).sin()
     curtain = z - m["hair_side"] - 0.10 * noise(2.5 * x + m["phase_c"], 2.2 * y, 0 * z) - 0.25 * (ax - 0.7)
     region = torch.where(m["hair_side"] > -0.5, torch.minimum(side, torch.maximum(curtain, y - 0.35)), side)
     t = m["hair_t"] * (m["sides"] + (1 - m["sides"]) * step(y, 0.1, 0.75))
@@ -58,7 +58,7 @@ def hair(x: Tensor, y: Tensor, z: Tensor, m: Measures, detail: bool) -> Tensor:
     wz = z + 0.05 * (7 * x + m["phase_c"]).sin()
     curls = (f * wx).sin() * (f * wy).sin() * (f * wz).sin()
     d = d - m["curl"] * (1.4 * curls + 0.3) - 0.03 * curly * noise(3 * x, 3 * y + m["phase_a"], 3 * z)
-    d = d + m["part_d"] * bump(x - m["part"], x, 0.03, 9.0) * step(y, 0.6, 0.85) * step(z, -0.5, -0.1)
+    d = d + m["part_d"] * ridge(x - m["part"], 0.03) * step(y, 0.6, 0.85) * step(z, -0.5, -0.1)
     if detail:
         fine = (95 * s + 3 * rough).sin() + 0.7 * (141 * s + 2 * noise(3 * x, 2 * y, 3 * z)).sin()
         d = d - 0.0045 * fine * straight - 0.02 * curly * noise(24 * wx, 24 * wy, 24 * wz)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from facednerf_starter.world.anatomy import Measures
-from facednerf_starter.world.fields import bump, cut, ellipsoid, join, noise, step, tube
+from facednerf_starter.world.fields import bump, cut, ellipsoid, join, noise, ridge, step, tube
 
 EYE_R = 0.165
 
@@ -77,10 +77,10 @@ def face(x: Tensor, y: Tensor, z: Tensor, m: Measures, detail: bool) -> tuple[Te
     )
     up = y - line - m["open_up"] * envelope.clamp_min(0)
     low = line - m["open_low"] * envelope.clamp_min(0) - y
-    bow = 0.05 - 0.012 * bump(ax, up, 0.035, 1.0) + 0.010 * bump(ax - 0.07, up, 0.05, 1.0)
+    bow = 0.05 - 0.012 * ridge(ax, 0.035) + 0.010 * ridge(ax - 0.07, 0.05)
     lips = (
-        wet * (m["lip_up"] * bump(up - 0.6 * bow, up, 0.048, 9.0) + m["lip_low"] * bump(low - 0.038, low, 0.055, 9.0))
-        - 0.028 * step(envelope, -0.35, 0.1) * bump(y - line, y - line, 0.016, 9.0)
+        wet * (m["lip_up"] * ridge(up - 0.6 * bow, 0.048) + m["lip_low"] * ridge(low - 0.038, 0.055))
+        - 0.028 * step(envelope, -0.35, 0.1) * ridge(y - line, 0.016)
         - 0.02 * bump(ax - m["mouth_w"] - 0.01, y - line, 0.03, 0.04)
     )
     # the fold from the nose's wing to beside the mouth
@@ -99,10 +99,10 @@ def face(x: Tensor, y: Tensor, z: Tensor, m: Measures, detail: bool) -> tuple[Te
         d = d + 0.010 * bump(over - 0.035, dx, 0.010, 0.13) * front  # the crease of the upper lid
     # nose
     bridge, along = tube(ax, y, z, (0.0, 0.06, m["bridge_z"] - 0.06), (0.0, m["nose_y"], m["nose_z"] - 0.10))
-    ridge = bridge - 0.062 - 0.040 * along - m["hump"] * bump(along - 0.45, along, 0.2, 9.0)
+    beam = bridge - 0.062 - 0.040 * along - m["hump"] * ridge(along - 0.45, 0.2)
     tip = ellipsoid(ax, y - m["nose_y"], z - m["nose_z"] + 0.085, m["nose_r"] * 1.05, m["nose_r"] * 0.9, m["nose_r"])
     wing = ellipsoid(ax - m["nose_w"], y - m["nose_y"] + 0.035, z - m["nose_z"] + 0.165, 0.062, 0.070, 0.10)
-    nose = join(join(ridge, tip, 0.07), wing, 0.045)
+    nose = join(join(beam, tip, 0.07), wing, 0.045)
     d = join(d, nose, 0.075)
     hole = ellipsoid(ax - 0.055, y - m["nose_y"] + 0.085, z - m["nose_z"] + 0.12, 0.030, 0.035, 0.055)
     d = cut(d, -hole, 0.02)

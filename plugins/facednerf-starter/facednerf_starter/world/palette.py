@@ -78,7 +78,7 @@ def finish(a: Attributes) -> dict[str, Tensor]:
     """What the surfaces need beside colours, (N, 1) each."""
     lady = a.femininity
     values = {
-        "blush": 0.25 + 0.5 * a.blush * lady + 0.2 * a.blush,
+        "blush": 0.15 + 0.35 * a.blush * lady + 0.2 * a.blush,
         "freckles": ((a.freckles - 0.75) / 0.25).clamp(0, 1) * (1 - a.skin).clamp(0, 1),
         "shadow": lady * ((a.makeup - 0.4) / 0.6).clamp(0, 1) * (a.lipstick > 0),
         "lash": 0.45 + 0.5 * lady,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from facednerf_starter.world.anatomy import Measures
-from facednerf_starter.world.fields import bump, grain, noise, step
+from facednerf_starter.world.fields import bump, grain, noise, ridge, step
 from facednerf_starter.world.hair import strand
 from facednerf_starter.world.heads import eye_gap, mouth_gap, mouth_line
 
@@ -24,9 +24,7 @@ def lip_mask(x: Tensor, y: Tensor, z: Tensor, m: Measures) -> Tensor:
     up = y - line - m["open_up"] * e
     low = line - m["open_low"] * e - y
     ax = x.abs()
-    top = (
-        (0.035 + 0.75 * m["lip_up"]) * e**0.75 * (1 + 0.10 * bump(ax - 0.07, ax, 0.05, 9.0) - 0.18 * bump(ax, ax, 0.03, 9.0))
-    )
+    top = (0.035 + 0.75 * m["lip_up"]) * e**0.75 * (1 + 0.10 * ridge(ax - 0.07, 0.05) - 0.18 * ridge(ax, 0.03))
     bottom = (0.045 + 0.75 * m["lip_low"]) * e**0.6
     return step(up - top, 0.012, -0.012) * step(low - bottom, 0.014, -0.014) * step(envelope, 0.0, 0.12) * step(z, 0.4, 0.5)
 
@@ -61,7 +59,7 @@ def skin(
     fold_x = 0.20 + 0.42 * (-0.45 - y).clamp(-0.1, 0.35)
     fold = bump(ax - fold_x, y + 0.61, 0.022, 0.16)
     worn = (0.7 * lines + 0.6 * crow) * m["old"] + fold * (0.20 + 0.5 * m["old"])
-    spots = step(noise(9 * x, 9 * y + m["phase_b"], 9 * z), 0.7, 0.95) * m["old"] * 0.35
+    spots = step(noise(9 * x, 9 * y + m["phase_b"], 9 * z), 0.7, 0.95) * m["old"] * 0.18
     base = _mix(base, base * dark, (worn * front + spots).clamp(0, 1) * 0.8)
     # lids, lashes
     lid = step(over, 0.075, 0.02) * step(under, -0.01, -0.04) * step(dx.abs(), 0.2, 0.12) * front
@@ -77,13 +75,18 @@ def skin(
     # lips, nostrils, the inner mouth
     red = lip_mask(xs, y, z, m)
     tone = c["lips"] * (1 + 0.10 * (xs * 130).sin() * (1 - f["lipstick"]) * 0.5)[..., None]
-    base = _mix(base, tone.expand_as(base), red * (0.78 + 0.2 * f["lipstick"]))
+    base = _mix(base, tone.expand_as(base), red * (0.66 + 0.3 * f["lipstick"]))
     line, envelope = mouth_line(xs, m)
-    seam = bump(y - line, y, 0.010, 99.0) * step(envelope, -0.25, 0.1) * front * step(m["open_low"], 0.05, 0.0)
+    seam = ridge(y - line, 0.010) * step(envelope, -0.25, 0.1) * front * step(m["open_low"], 0.05, 0.0)
     base = _mix(base, base * 0.35, seam * 0.85)
     hole = bump(ax - 0.058, y - m["nose_y"] + 0.088, 0.026, 0.018) * step(z, 0.75, 0.85)
     base = _mix(base, base * 0.22, hole)
-    inside = step(envelope, 0.02, 0.10) * step(mouth_gap(xs, y, m), 0.004, -0.008) * step(z, 0.86, 0.78) * step(z, 0.3, 0.45)
+    inside = (
+        step(envelope, 0.02, 0.10)
+        * step(mouth_gap(xs, y, m), 0.004, -0.008)
+        * step(z + 1.3 * xs * xs, 0.87, 0.79)
+        * step(z, 0.3, 0.45)
+    )
     tongue = step(y - m["mouth_y"] + m["open_low"] * 0.35, 0.03, -0.03)
     throat = torch.tensor([0.16, 0.04, 0.04], device=x.device) + tongue[..., None] * torch.tensor(
         [0.42, 0.16, 0.16], device=x.device
@@ -97,7 +100,7 @@ def skin(
     brow = step((y - arc).abs() - thick, 0.016, -0.010) * step(t, -0.06, 0.06) * step(t, 1.05, 0.8) * front
     base = _mix(base, c["brows"].expand_as(base), brow * hairs * 0.9)
     streak = noise(60 * x + m["phase_a"] + 4 * (9 * y).sin(), 13 * y, 60 * z)
-    fur = step(grown + 0.16 * noise(30 * x, 14 * y, 30 * z), 0.05, 0.60) * (1 - 0.9 * red)
+    fur = step(grown + 0.16 * noise(30 * x, 14 * y, 30 * z), 0.05, 0.60) * step(grown, 0.03, 0.2) * (1 - 0.9 * red)
     base = _mix(base, c["beard"] * (1 + 0.22 * streak)[..., None], fur)
     five = (
         step(y - line + 0.09 + 0.0 * x, 0.25, 0.0)
