@@ -1,13 +1,13 @@
 """How long fdn takes to say what it can do: no torch, whatever is installed, however broken."""
 
 import json
+import os
 import subprocess
 import sys
-import time
 
 import pytest
 
-RUNS = 7  # the best counts: the machine may be busy
+RUNS = 7  # the best counts
 LIMITS = {("--help",): 0.3, ("plugins",): 0.5}
 
 
@@ -25,9 +25,10 @@ def run(*arguments):
 def test_time(arguments, broken):
     seconds = []
     while len(seconds) < RUNS and min(seconds, default=9.0) > LIMITS[arguments]:
-        begin = time.perf_counter()
+        before = os.times()
         done = run(*arguments)
-        seconds.append(time.perf_counter() - begin)
+        after = os.times()  # the processor's seconds: those of the clock, were the machine not busy with other tests
+        seconds.append(sum(after[2:4]) - sum(before[2:4]))
         assert done.returncode == 0, done.stderr
     assert min(seconds) <= LIMITS[arguments]
 
@@ -37,7 +38,8 @@ def test_nothing_imports_torch(arguments, broken):
     code = (
         "import atexit, sys\n"
         f"sys.argv = ['fdn', *{arguments!r}]\n"
-        "atexit.register(lambda: print(sorted({'torch', 'numpy', 'diffusers'} & set(sys.modules)), file=sys.stderr))\n"
+        "heavy = {'torch', 'numpy', 'diffusers', 'pydantic'}\n"
+        "atexit.register(lambda: print(sorted(heavy & set(sys.modules)), file=sys.stderr))\n"
         "from facednerf_core.cli import main; main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from facednerf_core.cli.console import console, escaped, print_json, print_table
+from facednerf_core.cli.groups import Group
 
 if TYPE_CHECKING:
     from facednerf_core.cards import Card
     from facednerf_core.plugins import Shelves
 
-app = typer.Typer(invoke_without_command=True, help="List the plugins, show one, or examine a broken one.")
+app = typer.Typer(cls=Group, invoke_without_command=True, help="List the plugins, show one, or examine a broken one.")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 

@@ -1,0 +1,50 @@
+"""Groups of commands: one that starts quickly, and fdn's own, to which plugins add."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+
+class Group(TyperGroup):
+    """A group whose --help flag has a default: typer validates an absent flag by importing pydantic, a tenth of a second."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.default = False
+        return option
+
+
+class Commands(Group):
+    """The commands of fdn and those that plugins add: the latter are listed from metadata and loaded when called."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of this name; None if neither fdn nor a plugin has it. Fdn's own come first."""
+        own = super().get_command(ctx, cmd_name)
+        if own is not None:
+            return own
+        from facednerf_core.plugins import commands, load_command
+
+        point = commands().get(cmd_name)
+        if point is None:
+            return None
+        target = load_command(point)
+        if not isinstance(target, typer.Typer):
+            function, target = target, typer.Typer(rich_markup_mode=None, add_completion=False)
+            target.command(cmd_name)(function)
+        command = typer.main.get_command(target)
+        command.name = cmd_name
+        return command
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Writes the commands, then those of plugins, which are not loaded."""
+        super().format_commands(ctx, formatter)
+        from facednerf_core.plugins import commands
+
+        found = {name: point for name, point in commands().items() if name not in self.commands}
+        if found:
+            with formatter.section("Commands of plugins"):
+                formatter.write_dl([(name, f"from {p.dist.name if p.dist else p.value}") for name, p in found.items()])
