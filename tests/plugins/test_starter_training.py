@@ -40,7 +40,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def arguments(data: Path, out: Path, steps: int = 6) -> argparse.Namespace:
     return argparse.Namespace(
-        data=data, out=out, minutes=1.0, device="cpu", seed=3, steps=steps, batch=2, held=5, tiny=True, autoencoder=None
+        data=data,
+        out=out,
+        minutes=1.0,
+        device="cpu",
+        seed=3,
+        steps=steps,
+        batch=2,
+        held=5,
+        tiny=True,
+        autoencoder=None,
+        start=None,
     )
 
 
@@ -243,3 +253,13 @@ def test_recipes_leave_a_pipeline_that_loads_offline_and_denoises(data: Path, tm
     assert noise.shape == (2, 4, 32, 32)
     assert torch.isfinite(noise).all()
     assert not torch.equal(noise[0], noise[1])  # the words matter
+
+    unet, text = pipeline.build_unet(tiny=True), pipeline.build_text_encoder(*_tokens(whole.tokenizer), tiny=True)
+    pipeline.load_weights(tmp_path / "pipeline", unet, text)  # a later run may begin from here
+    with torch.no_grad():
+        again = unet(torch.zeros(2, 4, 32, 32), torch.tensor(500), text(numbers).last_hidden_state).sample
+    torch.testing.assert_close(again, noise, atol=1e-5, rtol=1e-5)
+
+
+def _tokens(words: object) -> tuple[int, int]:
+    return len(words), words.eos_token_id

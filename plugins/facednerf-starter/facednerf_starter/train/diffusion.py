@@ -60,13 +60,21 @@ def caption_table(shards: Shards, words: tokenizer.CLIPTokenizer, seed: int) -> 
     return torch.cat(parts).reshape(len(captions), -1, tokenizer.TOKENS)
 
 
+def hashed(path: Path) -> str:
+    """The sha256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 @torch.no_grad()
 def latents(shards: Shards, folder: Path, out: Path, device: torch.device, *, batch: int = 256) -> np.ndarray:
     """Latents (heads, 2 V, 4, h, w) float16, memory-mapped: of every view, then of every view mirrored.
 
     Kept in `out` with the hash of the autoencoder and the size of the data, and made anew when those change."""
-    hashed = hashlib.sha256((folder / "diffusion_pytorch_model.safetensors").read_bytes()).hexdigest()
-    about = {"autoencoder": hashed, "shards": [path.name for path in shards.paths], "heads": shards.count}
+    about = {
+        "autoencoder": hashed(folder / "diffusion_pytorch_model.safetensors"),
+        "shards": [path.name for path in shards.paths],
+        "heads": shards.count,
+    }
     path, note = out / "latents.npy", out / "latents.json"
     if path.exists() and note.exists() and json.loads(note.read_text()) == about:
         return np.load(path, mmap_mode="r")
@@ -156,6 +164,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the recipe."""
     add_run_arguments(parser, batch=256)
     parser.add_argument("--autoencoder", type=Path, help="folder of the autoencoder (default OUT/vae)")
+    parser.add_argument("--start", type=Path, help="begin from the weights of this pipeline folder (not from chance)")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -174,6 +183,8 @@ def run(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     unet: Any = pipeline.build_unet(tiny=args.tiny).to(device, memory_format=torch.channels_last)
     text: Any = pipeline.build_text_encoder(len(words), words.eos_token_id, tiny=args.tiny).to(device)
+    if args.start is not None:
+        pipeline.load_weights(args.start, unet, text)
     parameters = [*unet.parameters(), *text.parameters()]
     optimizer = torch.optim.AdamW(
         parameters, lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-2, fused=device.type == "cuda"
@@ -186,7 +197,13 @@ def run(args: argparse.Namespace) -> None:
         networks={"unet": unet, "text": text},
         optimizers={"adamw": optimizer},
         averaged=("unet", "text"),
-        settings={"batch": args.batch, "tiny": args.tiny, "rate": LEARNING_RATE, "words": len(words)},
+        settings={
+            "batch": args.batch,
+            "tiny": args.tiny,
+            "rate": LEARNING_RATE,
+            "words": len(words),
+            "start": hashed(args.start / "unet" / "diffusion_pytorch_model.safetensors") if args.start else None,
+        },
     )
     pairs = Pairs(table, captions, shards.training, empty, device, args.seed)
     alphas, weights = noise_schedule(device)
@@ -211,7 +228,8 @@ def finish(piece: Piece, shards: Shards, device: torch.device, vae: Path, held: 
     tokens: int = piece.settings["words"]
     unet: Any = piece.average_into("unet", pipeline.build_unet(tiny=tiny)).to(device).eval()
     text: Any = piece.average_into("text", pipeline.build_text_encoder(tokens, tokens - 1, tiny=tiny)).to(device).eval()
-    found: dict[str, Any] = measure(unet, text, held, batches=2 if tiny else 16, batch=16 if tiny else 256)
+    large = device.type != "cpu"  # how much a judgement may cost
+    found: dict[str, Any] = measure(unet, text, held, batches=16 if large else 2, batch=256 if large else 32)
     found["parameters"] = {name: sum(p.numel() for p in net.parameters()) for name, net in (("unet", unet), ("text", text))}
     folder = piece.out / "pipeline"
     pipeline.write(folder, vae, unet, text)
@@ -227,5 +245,5 @@ def finish(piece: Piece, shards: Shards, device: torch.device, vae: Path, held: 
     )
     write_json(folder / "card.json", about)
     shown = PROMPTS[:2] if tiny else PROMPTS
-    pipeline.sample_sheet(folder, shown, piece.out / "samples.png", rows=1 if tiny else 4, device=device)
+    pipeline.sample_sheet(folder, shown, piece.out / "samples.png", rows=4 if large else 1, device=device)
     print(f"diffusion: held-out noise error {found['noise_error']:.4f}, in '{folder}'", flush=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 import diffusers
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -118,6 +118,22 @@ def _write_text_encoder(folder: Path, text_encoder: CLIPTextModel) -> None:
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     config = {**text_encoder.config.to_dict(), "architectures": ["CLIPTextModel"], "dtype": "float32"}
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def load_weights(folder: Path, unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> None:
+    """Fills networks of the same widths from a pipeline folder.
+
+    Raises:
+        VocabularyError: its vocabulary is another.
+    """
+    if (folder / "tokenizer" / "vocabulary.txt").read_text(encoding="utf-8").split() != list(tokenizer.words()):
+        raise tokenizer.VocabularyError(f"'{folder}' was trained with other words than today's; train without --start")
+    unet.load_state_dict(load_file(folder / "unet" / "diffusion_pytorch_model.safetensors"))
+    own = text_encoder.state_dict()
+    prefix = "text_model." if any(key.startswith("text_model.") for key in own) else ""
+    saved = load_file(folder / "text_encoder" / "model.safetensors")
+    found = {prefix + key.removeprefix("text_model."): value for key, value in saved.items()}
+    text_encoder.load_state_dict({**own, **found})
 
 
 @torch.no_grad()
