@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +27,7 @@ from facednerf_core.errors import InputError, MissingWeights, Unsupported
 from tests.smooth import draw, gradient, he, latent, spread, step, subject
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "losses"
-WORDS = ("a", "man", "with", "glasses", "blue", "hair", "'s")
+WORDS = ("a", "man", "with", "glasses", "blue", "hair")
 FRONT = subject()
 
 
@@ -280,3 +283,19 @@ def test_options_that_make_no_sense_are_refused() -> None:
         SdsOptions(t_min=0.9, t_max=0.1)
     with pytest.raises(InputError, match="clip"):
         SdsOptions(clip=0.0)
+
+
+def test_half_precision_files_are_read_where_there_are_no_others(folder: Path, pipeline: Pipeline, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "half")
+    for path in (tmp_path / "half").rglob("*model.safetensors"):
+        path.rename(path.with_name(path.name.replace(".safetensors", ".fp16.safetensors")))
+    half = load(tmp_path / "half", torch.device("cpu"), torch.float32)
+    assert torch.equal(half.prompts.encode("a man"), pipeline.prompts.encode("a man"))
+    image = draw(latent(), 64).image[:, 0]
+    assert torch.equal(half.autoencoder.encode(image), pipeline.autoencoder.encode(image))
+
+
+def test_listing_the_plugins_imports_no_heavy_library() -> None:
+    code = "import sys, facednerf_sds.plugin as p; p.register_guidances(print); print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "diffusers", "transformers"} & set(found)

@@ -12,7 +12,7 @@ from facednerf_core.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-_WORD = re.compile(r"[^\W\d_]+")
+_WORD = re.compile(r"'(?:s|t|re|ve|m|ll|d)\b|[^\W\d_]+")  # CLIP's tokenizer takes contractions as words
 
 
 class Prompts:
@@ -46,4 +46,4 @@ class Prompts:
         if not self.vocabulary:
             return ()
         words = dict.fromkeys(_WORD.findall(text.lower()))
-        return tuple(word for word in words if word not in self.vocabulary and f"'{word}" not in self.vocabulary)
+        return tuple(word for word in words if word not in self.vocabulary and not word.startswith("'"))
