@@ -36,7 +36,9 @@ def test_fully_connected(name: str, lr: float, active: bool) -> None:
     ("name", "noise", "up"), [("conv.up1", "conv.in.noise1", False), ("conv.up2", "conv.in.noise2", True)]
 )
 def test_modulated_convolution(name: str, noise: str, up: bool) -> None:
-    y, demodulation = modulated_convolution(OPS["conv.in.x"], OPS["conv.in.w3"], OPS["conv.in.styles"], up=up)
+    y, demodulation = modulated_convolution(
+        OPS["conv.in.x"], OPS["conv.in.w3"], OPS["conv.in.styles"], low_pass=fir_filter() if up else None
+    )
     assert_golden(f"{name}.demod.noise.fused1", y * demodulation[:, :, None, None] + OPS[noise])
 
 

@@ -120,7 +120,7 @@ def test_other_rendering_resolutions(network: TriPlaneGenerator, planes: torch.T
 
 
 def test_points_can_be_queried(network: TriPlaneGenerator, planes: torch.Tensor) -> None:
-    sigma, colours = network.query(planes, TINY["in.points"])
+    sigma, colours = network.field(planes)(TINY["in.points"])
     assert_golden("sample_mixed.sigma", sigma)
     assert_golden("sample_mixed.rgb", colours)
 

@@ -137,7 +137,7 @@ class Eg3d(Generator):
     def density(self, scene: Scene, points: Tensor, view: View) -> Tensor:
         """Volume density (N, P) at world points (N, P, 3), per world unit; nothing stands outside the planes' cube."""
         assert isinstance(scene, Planes)
-        sigma, _ = self.network.field(scene.planes, points)
+        sigma, _ = self.network.field(scene.planes)(points)
         inside = (points.abs() <= 0.5 * self.network.options.box_warp).all(dim=-1)
         return torch.where(inside, F.softplus(sigma - 1.0), 0.0)
 

@@ -73,15 +73,16 @@ def upsample_image(image: Tensor) -> Tensor:
     return up
 
 
-def upsampling_convolution(x: Tensor, weight: Tensor) -> Tensor:
-    """Zeros inserted between the samples, true convolution with `weight`, then the low pass: (N, I, H, W) to
-    (N, O, 2H, 2W). `weight` is (O, I, 3, 3)."""
+def upsampling_convolution(x: Tensor, weight: Tensor, low_pass: Tensor) -> Tensor:
+    """Zeros inserted between the samples, true convolution with `weight` (O, I, 3, 3), then four times the low pass
+    (4, 4): (N, I, H, W) to (N, O, 2H, 2W)."""
     y = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)  # (N, O, 2H + 1, 2W + 1)
-    low_pass = (4.0 * fir_filter()).to(y).expand(y.shape[1], 1, 4, 4)
-    return F.conv2d(y, low_pass, padding=1, groups=y.shape[1])
+    return F.conv2d(y, (4.0 * low_pass).expand(y.shape[1], 1, 4, 4), padding=1, groups=y.shape[1])
 
 
-def modulated_convolution(x: Tensor, weight: Tensor, style: Tensor, *, up: bool = False) -> tuple[Tensor, Tensor]:
+def modulated_convolution(
+    x: Tensor, weight: Tensor, style: Tensor, *, low_pass: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """A 3 x 3 convolution whose input channels are scaled by `style`, and the factor that demodulates its output.
 
     The activations are scaled, not the weights, so that frozen weights need no gradient and N subjects share one
@@ -91,13 +92,13 @@ def modulated_convolution(x: Tensor, weight: Tensor, style: Tensor, *, up: bool 
         x: (N, I, H, W).
         weight: (O, I, 3, 3).
         style: (N, I).
-        up: double the resolution.
+        low_pass: (4, 4), to double the resolution; None to keep it.
 
     Returns:
         The convolution (N, O, H', W') and the demodulation (N, O).
     """
     x = x * style[:, :, None, None]
-    y = upsampling_convolution(x, weight) if up else F.conv2d(x, weight, padding=1)
+    y = F.conv2d(x, weight, padding=1) if low_pass is None else upsampling_convolution(x, weight, low_pass)
     power = style.square() @ weight.square().sum(dim=(2, 3)).t()  # (N, O)
     return y, (power + 1e-8).rsqrt()
 
@@ -144,7 +145,8 @@ class ModulatedConvolution(nn.Module):
 
         `noise` is a map (p, p), or (N, 1, p, p), of unit deviation; the layer's learnt strength scales it.
         """
-        y, demodulation = modulated_convolution(x, self.weight, self.affine(w), up=self.up)
+        low_pass = self.resample_filter if self.up else None
+        y, demodulation = modulated_convolution(x, self.weight, self.affine(w), low_pass=low_pass)
         y = y * (demodulation * GAIN)[:, :, None, None]
         if noise is not None:
             y += noise * (self.noise_strength * GAIN)

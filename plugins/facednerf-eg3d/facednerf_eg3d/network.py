@@ -13,12 +13,13 @@ from facednerf_core.errors import InputError
 from facednerf_eg3d.decoder import Decoder
 from facednerf_eg3d.layers import fir_filter
 from facednerf_eg3d.mapping import MappingNetwork
+from facednerf_eg3d.planefield import Layout, decode, tabulated
 from facednerf_eg3d.rays import camera_rays
 from facednerf_eg3d.sampling import Draws, middle_draws
 from facednerf_eg3d.superresolution import SuperResolution, clamp_of, design
 from facednerf_eg3d.synthesis import Noise, SynthesisNetwork
 from facednerf_eg3d.triplanes import EG3D_AXES, mean_features, plane_axes
-from facednerf_eg3d.volume import RayOptions, Rules, trace
+from facednerf_eg3d.volume import Field, RayOptions, Rules, trace
 
 POINTS_AT_ONCE = 2**17
 """How many points are decoded together where no gradient is wanted."""
@@ -207,18 +208,19 @@ class TriPlaneGenerator(nn.Module):
         image: Tensor = self.backbone.synthesis(ws, noise)
         return image.unflatten(1, (3, self.plane_features))
 
-    def query(self, planes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Raw density (N, P) and colour features (N, P, C) at world points (N, P, 3)."""
-        features = mean_features(planes, points, self.axes, self.options.box_warp)
-        sigma, colours = self.decoder(features)
-        return sigma, colours
+    def field(self, planes: Tensor) -> Field:
+        """What planes (N, 3, C, H, W) and decoder make of points: a function of (N, P, 3) to raw density (N, P) and
+        colour features (N, P, C)."""
+        if planes.device.type == "cpu" and planes.dtype in (torch.float32, torch.float64):
+            table, weights = tabulated(planes), self.decoder.weights()
+            layout = Layout(self.axes, self.options.box_warp, planes.shape[-1])
+            return lambda points: decode(points, table, weights, layout)
 
-    def field(self, planes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-        """`query`, in portions where no gradient is wanted, so that large images fit into memory."""
-        if torch.is_grad_enabled() or points.shape[0] * points.shape[1] <= POINTS_AT_ONCE:
-            return self.query(planes, points)
-        portions = [self.query(planes, part) for part in points.split(POINTS_AT_ONCE // points.shape[0], dim=1)]
-        return torch.cat([sigma for sigma, _ in portions], 1), torch.cat([colour for _, colour in portions], 1)
+        def look(points: Tensor) -> tuple[Tensor, Tensor]:
+            sigma, colours = self.decoder(mean_features(planes, points, self.axes, self.options.box_warp))
+            return sigma, colours
+
+        return look
 
     def render(
         self,
@@ -244,7 +246,7 @@ class TriPlaneGenerator(nn.Module):
         options = options or self.options
         origins, directions = camera_rays(camera, resolution)
         draws = draws or middle_draws(options.coarse, options.fine, directions)
-        traced = trace(lambda points: self.field(planes, points), origins, directions, options, draws, rules=rules)
+        traced = trace(self.field(planes), origins, directions, options, draws, rules=rules)
         side = (resolution, resolution)
         return Volume(
             traced.feature.transpose(2, 3).unflatten(3, side),

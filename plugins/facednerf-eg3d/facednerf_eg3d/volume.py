@@ -112,7 +112,25 @@ def _look(field: Field, origins: Tensor, directions: Tensor, depths: Tensor) -> 
 
 def _compose(share: Tensor, colours: Tensor) -> Tensor:
     """Sum over samples: (N, V, R, S) and (N, V, R, S, C) to (N, V, R, C)."""
-    return (share[..., None, :] @ colours).squeeze(-2)
+    samples, channels = colours.shape[3:]
+    summed = _Compose.apply(share.reshape(-1, samples), colours.reshape(-1, samples, channels))
+    return summed.view(*share.shape[:3], channels)
+
+
+class _Compose(torch.autograd.Function):
+    """Rays (n, S) and (n, S, C) to (n, C); the derivative is written out because autograd's copies ray by ray."""
+
+    @staticmethod
+    def forward(ctx: Any, share: Tensor, colours: Tensor) -> Tensor:
+        ctx.save_for_backward(share, colours)
+        return torch.bmm(share[:, None], colours)[:, 0]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        share, colours = ctx.saved_tensors
+        gradient = gradient.contiguous()
+        return torch.bmm(colours, gradient[:, :, None])[:, :, 0], share[:, :, None] * gradient[:, None]
 
 
 def _limits(origins: Tensor, directions: Tensor, options: RayOptions, rules: Rules) -> tuple[Tensor | float, Tensor | float]:

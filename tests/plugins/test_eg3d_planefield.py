@@ -1,0 +1,79 @@
+"""The CPU's way of decoding points against the plain way, forwards and backwards."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from facednerf_eg3d import planefield
+from facednerf_eg3d.decoder import Decoder
+from facednerf_eg3d.planefield import Layout, decode, tabulated
+from facednerf_eg3d.triplanes import EG3D_AXES, mean_features
+from torch import Tensor
+
+OTHER_AXES = ((0, 1), (0, 2), (1, 2))
+
+
+def case(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Decoder]:
+    torch.manual_seed(3)
+    planes = torch.randn(2, 3, 4, 8, 8, dtype=dtype, requires_grad=True)
+    points = (torch.rand(2, 60, 3, dtype=dtype) * 1.6 - 0.8).requires_grad_()  # the planes reach to 0.7
+    decoder = Decoder(4, 5, 6, lr_multiplier=0.7).to(dtype)
+    with torch.no_grad():
+        for parameter in decoder.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+    return planes, points, decoder
+
+
+@pytest.mark.parametrize("axes", [EG3D_AXES, OTHER_AXES])
+@pytest.mark.parametrize("portion", [7, 8192])
+def test_values_and_every_gradient_equal_the_plain_way(
+    axes: planefield.PlaneAxes, portion: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planefield, "PORTION", portion)
+    planes, points, decoder = case()
+    quick = decode(points, tabulated(planes), decoder.weights(), Layout(axes, 1.4, 8))
+    plain = decoder(mean_features(planes, points, axes, 1.4))
+    leaves = [planes, points, *decoder.parameters()]
+    upstream = [torch.randn_like(value) for value in plain]
+    for found, expected in zip(quick, plain, strict=True):
+        torch.testing.assert_close(found, expected)
+    for found, expected in zip(
+        torch.autograd.grad(quick, leaves, upstream), torch.autograd.grad(plain, leaves, upstream), strict=True
+    ):
+        torch.testing.assert_close(found, expected)
+
+
+def test_without_gradient_it_is_the_same() -> None:
+    planes, points, decoder = case(torch.float32)
+    with_gradient = decode(points, tabulated(planes), decoder.weights(), Layout(EG3D_AXES, 1.4, 8))
+    with torch.no_grad():
+        without = decode(points, tabulated(planes), decoder.weights(), Layout(EG3D_AXES, 1.4, 8))
+    assert all(torch.equal(a, b) for a, b in zip(with_gradient, without, strict=True))
+
+
+def test_one_output_alone_has_a_gradient() -> None:
+    planes, points, decoder = case()
+    sigma, _ = decode(points, tabulated(planes), decoder.weights(), Layout(EG3D_AXES, 1.4, 8))
+    (gradient,) = torch.autograd.grad(sigma.sum(), planes)
+    plain, _ = decoder(mean_features(planes, points, EG3D_AXES, 1.4))
+    torch.testing.assert_close(gradient, torch.autograd.grad(plain.sum(), planes)[0])
+
+
+def test_frozen_weights_get_none() -> None:
+    planes, points, decoder = case()
+    decoder.requires_grad_(False)
+    sigma, colours = decode(points, tabulated(planes), decoder.weights(), Layout(EG3D_AXES, 1.4, 8))
+    (sigma.sum() + colours.sum()).backward()
+    assert all(parameter.grad is None for parameter in decoder.parameters())
+    assert planes.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("size", [1.0, 60.0, 500.0])
+def test_large_hidden_activations_stay_exact(size: float) -> None:
+    planes, points, decoder = case(torch.float32)
+    with torch.no_grad():
+        decoder.net[0].weight.mul_(size)
+        found = decode(points, tabulated(planes), decoder.weights(), Layout(EG3D_AXES, 1.4, 8))
+        expected = decoder(mean_features(planes, points, EG3D_AXES, 1.4))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
