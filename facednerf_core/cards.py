@@ -75,7 +75,7 @@ class WeightsCard:
     name: str  # of the form plugin/variant, such as eg3d/starter
     plugin: str  # the name the plugin's card carries
     kind: str  # generator, guidance, identity, relighter, inverter, detector, perceptual
-    pack: str  # starter, official, or another set that belongs together
+    pack: str  # starter, official, or another set that belongs together; any: serves every pack, as what judges photos
     summary: str
     domains: tuple[str, ...] = (ANY,)
     files: Mapping[str, str] = field(default_factory=dict)  # role -> file or folder name inside `folder`

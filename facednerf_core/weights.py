@@ -133,7 +133,7 @@ class Registry:
         """The pack to use for these (kind, plugin) where the user named none.
 
         It is the first one, official before starter, of which every need has a fitting card on this machine; if none is
-        complete, the first that has a card for every need at all; else 'starter'.
+        complete, the first, starter before others, that has a card for every need at all; else 'starter'.
         """
         needs, domains = list(needs), tuple(domains)
         names = {card.pack for card in self.cards.values()} - {ANY}
@@ -148,20 +148,21 @@ class Registry:
             )
 
         complete = (name for name in ordered if serves(name, present=True))
-        possible = (name for name in reversed(ordered) if serves(name, present=False))
+        by_default = sorted(ordered, key=lambda name: name != PREFERENCE[-1])
+        possible = (name for name in by_default if serves(name, present=False))
         return next(complete, next(possible, PREFERENCE[-1]))
 
     def packs(self, domains: Iterable[str] = (ANY,)) -> dict[str, Pack]:
-        """The packs, and which of their cards for these domains are on this machine."""
+        """The packs, and which of their cards for these domains are on this machine; cards of any pack are in each."""
         wanted = set(domains)
         cards = [c for c in self.cards.values() if ANY in wanted or ANY in c.domains or wanted & set(c.domains)]
         return {
             name: Pack(
                 name,
-                tuple(card for card in cards if card.pack == name and self.present(card)),
-                tuple(card for card in cards if card.pack == name and not self.present(card)),
+                tuple(card for card in cards if card.pack in (name, ANY) and self.present(card)),
+                tuple(card for card in cards if card.pack in (name, ANY) and not self.present(card)),
             )
-            for name in sorted({card.pack for card in cards})
+            for name in sorted({card.pack for card in cards} - {ANY})
         }
 
     def present(self, card: WeightsCard) -> bool:

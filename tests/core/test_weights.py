@@ -130,7 +130,16 @@ def test_another_plugin_is_not_served(tmp_path, shipped):
 
 def test_a_card_of_any_pack_serves_every_pack(tmp_path, shipped):
     everywhere = replace(shipped, name="eg3d/any", pack="any")
-    assert registry(tmp_path, OFFICIAL, everywhere).choose("generator", "eg3d", "official").name == "eg3d/any"
+    weights = registry(tmp_path, OFFICIAL, everywhere)
+    assert weights.choose("generator", "eg3d", "official").name == "eg3d/any"
+    assert weights.pack([("generator", "eg3d")]) == "official"
+    assert [card.name for card in weights.packs()["official"].present] == ["eg3d/any"]
+    assert "any" not in weights.packs()
+
+
+def test_where_no_pack_is_complete_the_starter_is_asked_for(tmp_path, shipped):
+    (shipped.folder / "net.safetensors").unlink()
+    assert registry(tmp_path, OFFICIAL, shipped).pack([("generator", "eg3d")]) == "starter"
 
 
 def test_unknown_packs_and_cards_offer_the_nearest(tmp_path, shipped):

@@ -43,7 +43,7 @@ def _card(kind: str, plugin: str, summary: str, files: dict[str, str], **more: A
         f"{plugin}/starter",
         plugin,
         kind,
-        "starter",
+        more.pop("pack", "starter"),
         summary,
         domains=more.pop("domains", DOMAINS),
         files=files,
@@ -114,6 +114,7 @@ def register_weights(register: Callable[[WeightsCard], None]) -> None:
             "starter",
             "landmarks, pose and mask of a face",
             {"tensors": "detector.safetensors", "config": "detector.json"},
+            pack="any",  # it judges photos, whatever draws the heads
             resolution=128,
         )
     )
