@@ -218,7 +218,7 @@ def run(args: argparse.Namespace) -> None:
         optimizer.step()
         return {"loss": total.detach(), "noise_error": error.detach().mean()}
 
-    piece.run(one_step, args.minutes, every=5 if args.tiny else 100)
+    piece.run(one_step, args.minutes, total=args.total, every=5 if args.tiny else 100)
     held = Pairs(table, captions, shards.held, empty, device, args.seed)
     finish(piece, shards, device, folder, held, tiny=args.tiny)
 

@@ -159,7 +159,7 @@ def run(args: argparse.Namespace) -> None:
         ema=0.998,
         settings={
             "batch": args.batch, "views": views, "rate": args.rate, "held": args.held, "tiny": args.tiny,
-            "disturb": args.disturb, "perceptual": features is not None, **config,
+            "disturb": args.disturb, **config,
         },
     )  # fmt: skip
     full = network.options
@@ -199,7 +199,7 @@ def run(args: argparse.Namespace) -> None:
         adam.step()
         return {**{name: value.detach() for name, value in parts.items()}, "gradient": norm.detach()}
 
-    if piece.run(one_step, args.minutes, total=args.total, every=100):
+    if piece.run(one_step, args.minutes, total=args.total, every=100) or args.close:
         finish(args, piece, reader, config, device)
 
 
