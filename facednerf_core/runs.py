@@ -221,10 +221,10 @@ def _walk(folder: Path, prepared: Prepared, state: State | None, observers: Sequ
 
     problem, recipe = prepared.problem, prepared.plan.recipe
     position = None if state is None else (state.stage, state.index)
-    log = Log(folder / EVENTS)
+    watchers: tuple[Observer, ...] = (Log(folder / EVENTS), *observers)
 
     def tell(event: Event) -> None:
-        for observer in (log, *observers):
+        for observer in watchers:
             observer(event)
 
     stages = {stage.name: stage.steps for stage in problem.stages}
