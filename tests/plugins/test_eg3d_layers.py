@@ -10,6 +10,7 @@ from facednerf_eg3d.layers import (
     ToImage,
     activated,
     fir_filter,
+    interpolate_image,
     modulated_convolution,
     upsample_image,
 )
@@ -19,7 +20,8 @@ from tests.plugins.eg3d_goldens import OPS, assert_golden
 
 def test_the_filter_and_image_upsampling() -> None:
     assert_golden("filter", fir_filter())
-    assert_golden("upsample2d", upsample_image(OPS["in.x"]))
+    assert_golden("upsample2d", upsample_image(OPS["in.x"], fir_filter()))
+    assert_golden("upsample2d", interpolate_image(OPS["in.x"]))
 
 
 @pytest.mark.parametrize(("name", "lr", "active"), [("fc_lrelu_lr0.01", 0.01, True), ("fc_linear_lr0.5", 0.5, False)])

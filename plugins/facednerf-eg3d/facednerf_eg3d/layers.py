@@ -56,21 +56,20 @@ class FullyConnected(nn.Module):
         return F.leaky_relu(y, SLOPE) * GAIN if self.activated else y
 
 
-def upsample_image(image: Tensor) -> Tensor:
-    """Twice the size: zeros inserted at odd indices, padded 2 before and 1 after, filtered with 4 x FIR.
+def upsample_image(image: Tensor, low_pass: Tensor) -> Tensor:
+    """Twice the size, (N, C, H, W) to (N, C, 2H, 2W): zeros inserted at odd indices, padded 2 before and 1 after,
+    filtered with four times the low pass (4, 4). As the filter is symmetric, that is one transposed convolution."""
+    if image.is_cuda:  # where a transposed convolution of many groups is slow
+        return interpolate_image(image)
+    channels = image.shape[1]
+    kernel = (4.0 * low_pass).expand(channels, 1, 4, 4)
+    return F.conv_transpose2d(image, kernel, stride=2, padding=1, groups=channels)
 
-    Inside the image that is bilinear interpolation; its outermost rows and columns, which the filter mixes with the
-    zeros beyond, are three quarters of it.
 
-    Args:
-        image: (N, C, H, W).
-    """
-    up = F.interpolate(image, scale_factor=2.0, mode="bilinear", align_corners=False)
-    up[:, :, 0].mul_(0.75)
-    up[:, :, -1].mul_(0.75)
-    up[:, :, :, 0].mul_(0.75)
-    up[:, :, :, -1].mul_(0.75)
-    return up
+def interpolate_image(image: Tensor) -> Tensor:
+    """The same for EG3D's own taps, which interpolate linearly between the samples and the zeros around them."""
+    around = F.pad(image, (1, 1, 1, 1))
+    return F.interpolate(around, scale_factor=2.0, mode="bilinear", align_corners=False)[:, :, 2:-2, 2:-2]
 
 
 def upsampling_convolution(x: Tensor, weight: Tensor, low_pass: Tensor) -> Tensor:

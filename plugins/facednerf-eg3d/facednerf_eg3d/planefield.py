@@ -113,7 +113,7 @@ class _Decode(torch.autograd.Function):
             log = torch.sigmoid(away, out=closed[held]).clamp(min=TINY).log_()
             torch.minimum(log, away, out=log)
             torch.addmv(b1[0], log, dense, out=sigma[whole])
-            colours[whole] = torch.addmm(b1[1:], log, shades).sigmoid_().mul_(1.002).sub_(0.001)
+            torch.addmm(b1[1:], log, shades, out=colours[whole]).sigmoid_().mul_(1.002).sub_(0.001)
         if keep:
             ctx.save_for_backward(points, table, w0, w1, index, weight, closed, colours)
             ctx.layout = layout

@@ -67,7 +67,7 @@ class SynthesisBlock(nn.Module):
         drawn = self.torgb(x, ws[:, self.rows])
         if image is None:
             return x, drawn
-        return x, drawn + (upsample_image(image) if self.up else image)
+        return x, drawn + (upsample_image(image, self.resample_filter) if self.up else image)
 
 
 class SynthesisNetwork(nn.Module):
