@@ -351,6 +351,12 @@ class NoRate(Search):
         return [replace(stage, solve_for=frozenset({"latent", "camera"})) for stage in super().stages(recipe, terms)]
 
 
+class OwnLoss(Search):
+    def stages(self, recipe, terms):
+        own = replace(terms["reconstruction"], loss=lambda rendering, step: Loss(torch.zeros(1)))
+        return [replace(stage, terms=[own]) for stage in super().stages(recipe, terms)]
+
+
 class Demands(Search):
     def stages(self, recipe, terms):
         return [replace(stage, terms=[terms["identity"]]) for stage in super().stages(recipe, terms)]
@@ -361,6 +367,7 @@ class Demands(Search):
     [
         (OneLatent, "test_it_begins_with_one_latent_for_each_subject"),
         (OwnSteps, "test_the_user_sets_the_steps"),
+        (OwnLoss, "test_stages_have_names_and_terms_that_were_offered"),
         (NoRate, "test_stages_say_how_fast_each_variable_moves"),
         (Demands, "test_a_term_that_is_not_offered_is_not_needed"),
     ],
