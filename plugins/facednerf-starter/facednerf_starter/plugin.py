@@ -96,7 +96,9 @@ def register_weights(register: Callable[[WeightsCard], None]) -> None:
             resolution=128,
         )
     )
-    register(_card("identity", "arcface", "IResNet for synthetic heads", {"tensors": "identity.safetensors"}, resolution=112))
+    register(
+        _card("identity", "arcface", "IResNet for synthetic heads", {"tensors": "identity.safetensors"}, resolution=112)
+    )
     register(
         _card(
             "perceptual",
