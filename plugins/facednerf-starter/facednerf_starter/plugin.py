@@ -80,7 +80,7 @@ def register_weights(register: Callable[[WeightsCard], None]) -> None:
             "synthetic heads at 128 pixels; EG3D's architecture, 5 M parameters",
             {"tensors": "generator.safetensors", "config": "generator.json"},
             resolution=128,
-            latent=(14, 256),
+            latent=(12, 256),
             provides=("depth", "mask", "density"),
             crop=FRAMING,
             orbit=ORBIT,
