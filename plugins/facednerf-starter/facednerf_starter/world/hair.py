@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from facednerf_starter.world.anatomy import Measures
-from facednerf_starter.world.fields import bump, cut, ellipsoid, noise, ridge, step
+from facednerf_starter.world.fields import cut, ellipsoid, noise, ridge, step
 
 CROWN = (0.0, 1.0, -0.35)
 

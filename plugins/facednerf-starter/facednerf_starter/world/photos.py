@@ -60,7 +60,7 @@ def backgrounds(count: int, height: int, width: int, rng: np.random.Generator, l
 
 def _blur(image: Tensor, sigma: Tensor) -> Tensor:
     """A Gaussian blur of its own sigma (N,), in pixels, for each of images (N, C, H, W)."""
-    reach = max(1, min(int(math.ceil(2.5 * float(sigma.max()))), min(image.shape[-2:]) - 1))
+    reach = max(1, min(math.ceil(2.5 * float(sigma.max())), min(image.shape[-2:]) - 1))
     place = torch.arange(-reach, reach + 1, device=image.device, dtype=image.dtype)
     kernel = (-0.5 * (place / sigma[:, None].clamp_min(0.05)) ** 2).exp()
     kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(image.shape[1], 0)  # (N*C, K)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,10 +16,10 @@ from facednerf_starter.world import wear
 from facednerf_starter.world.anatomy import ADVANCE, AFAR, RAISE, UNIT, Measures, measure
 from facednerf_starter.world.attributes import Attributes
 from facednerf_starter.world.cameras import rays
-from facednerf_starter.world.landmarks import landmarks
 from facednerf_starter.world.fields import join, step
 from facednerf_starter.world.hair import CROWN, hair
 from facednerf_starter.world.heads import face
+from facednerf_starter.world.landmarks import landmarks
 from facednerf_starter.world.palette import finish, palette
 
 STEPS = 44
@@ -30,7 +31,14 @@ ALL = frozenset({"hair", "glasses", "hat"})
 UNSETTLED = 0.02
 """A ray whose steps are spent has hit where the distance is below this."""
 
-Field = Callable[[Tensor, Tensor, Tensor, Measures], Tensor]
+Point = tuple[Tensor, Tensor, Tensor]
+"""x, y and z of as many points (N, R) of N heads, in decimetres."""
+
+
+class Field(Protocol):
+    """A distance (N, R) at points (N, R) of heads with some measures."""
+
+    def __call__(self, x: Tensor, y: Tensor, z: Tensor, m: Measures) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -73,11 +81,13 @@ def detailed(x: Tensor, y: Tensor, z: Tensor, m: Measures, has: frozenset[str] =
 
 
 @functools.cache
-def _compiled(field: Field) -> Field:
-    return torch.compile(field, dynamic=False)
+def _compiled() -> Callable[..., Tensor]:
+    """`distance`, compiled; `detailed` is called four times a picture and not worth as long a compilation."""
+    compiled: Callable[..., Tensor] = torch.compile(distance, dynamic=False)
+    return compiled
 
 
-def _bounds(origin: tuple[Tensor, ...], direction: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+def _bounds(origin: Point, direction: Point) -> tuple[Tensor, Tensor]:
     """Where rays enter and leave the box of +-0.5 world units, in decimetres along them; far <= near where they miss."""
     half, centre = 0.5 / UNIT, (0.0, -RAISE / UNIT, -ADVANCE / UNIT)
     near = torch.zeros_like(origin[0])
@@ -90,7 +100,7 @@ def _bounds(origin: tuple[Tensor, ...], direction: tuple[Tensor, ...]) -> tuple[
     return near, far
 
 
-def _trace_dense(field: Field, m: Measures, o: tuple[Tensor, ...], d: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+def _trace_dense(field: Field, m: Measures, o: Point, d: Point) -> tuple[Tensor, Tensor]:
     """Sphere tracing of rays (N, R) without looking at the values: where each ends, and whether on a surface."""
     t, far = _bounds(o, d)
     gap = torch.full_like(t, 1.0)
@@ -100,7 +110,7 @@ def _trace_dense(field: Field, m: Measures, o: tuple[Tensor, ...], d: tuple[Tens
     return t, (gap < UNSETTLED) & (t < far)
 
 
-def _trace_sparse(field: Field, m: Measures, o: tuple[Tensor, ...], d: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+def _trace_sparse(field: Field, m: Measures, o: Point, d: Point) -> tuple[Tensor, Tensor]:
     """As `_trace_dense` for one head (1, R), evaluating only the rays still on their way."""
     t, far = _bounds(o, d)
     hit = torch.zeros_like(t, dtype=torch.bool)
@@ -119,30 +129,41 @@ def _trace_sparse(field: Field, m: Measures, o: tuple[Tensor, ...], d: tuple[Ten
     return t, hit & (t < far)
 
 
-def _gradient(field: Field, p: tuple[Tensor, ...], m: Measures, eps: float = 0.007) -> Tensor:
+def _coordinates(points: Tensor) -> Point:
+    x, y, z = points.unbind(-1)
+    return x.contiguous(), y.contiguous(), z.contiguous()
+
+
+def _moved(p: Point, along: Tensor, reach: float) -> Point:
+    """Points (N, R) moved by `reach` along vectors (N, R, 3)."""
+    return p[0] + reach * along[..., 0], p[1] + reach * along[..., 1], p[2] + reach * along[..., 2]
+
+
+def _gradient(field: Field, p: Point, m: Measures, eps: float = 0.007) -> Tensor:
     """Unit normals (N, R, 3) from four differences of a field."""
-    total = [torch.zeros_like(p[0]) for _ in range(3)]
+    x, y, z = p
+    total = [torch.zeros_like(x) for _ in range(3)]
     for signs in ((1, -1, -1), (-1, -1, 1), (-1, 1, -1), (1, 1, 1)):
-        value = field(*(v + s * eps for v, s in zip(p, signs, strict=True)), m)
+        value = field(x + signs[0] * eps, y + signs[1] * eps, z + signs[2] * eps, m)
         total = [g + s * value for g, s in zip(total, signs, strict=True)]
     return torch.nn.functional.normalize(torch.stack(total, -1), dim=-1)
 
 
-def _occlusion(field: Field, p: tuple[Tensor, ...], n: Tensor, m: Measures) -> Tensor:
+def _occlusion(field: Field, p: Point, n: Tensor, m: Measures) -> Tensor:
     """How open (N, R) the sky is above points, from two probes along the normal."""
     blocked = torch.zeros_like(p[0])
     for reach, weight in ((0.07, 0.35), (0.28, 0.5)):
-        value = field(*(v + reach * n[..., k] for k, v in enumerate(p)), m)
+        value = field(*_moved(p, n, reach), m)
         blocked = blocked + weight * (1 - value / reach).clamp(0, 1)
     return 1 - blocked
 
 
-def _shadow(field: Field, p: tuple[Tensor, ...], n: Tensor, towards: Tensor, m: Measures) -> Tensor:
+def _shadow(field: Field, p: Point, n: Tensor, towards: Tensor, m: Measures) -> Tensor:
     """How much (N, R) of the key light arrives at points, with soft edges; `towards` is (N, 3)."""
     arrived = torch.ones_like(p[0])
-    start = tuple(v + 0.03 * n[..., k] for k, v in enumerate(p))
+    start = _moved(p, n, 0.03)
     for reach in (0.06, 0.12, 0.22, 0.38, 0.65, 1.05):
-        value = field(*(v + reach * towards[:, k, None] for k, v in enumerate(start)), m)
+        value = field(*_moved(start, towards[:, None], reach), m)
         arrived = torch.minimum(arrived, (0.35 + 3.2 * value / reach).clamp(0, 1))
     return arrived
 
@@ -152,8 +173,8 @@ def _glint(n: Tensor, half: Tensor, power: float) -> Tensor:
 
 
 def _shade(
-    a: dict[str, Tensor], c: dict[str, Tensor], f: dict[str, Tensor], light: Tensor, p: tuple[Tensor, ...],
-    d: tuple[Tensor, ...], field: Field, fine: Field,
+    a: dict[str, Tensor], c: dict[str, Tensor], f: dict[str, Tensor], light: Tensor, p: Point,
+    d: Point, field: Field, fine: Field,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Colour, albedo and normal (N, R, 3) at points on the surface."""
     x, y, z = p
@@ -244,16 +265,17 @@ def _render(
 ) -> WorldRendering:
     count, views = cameras.shape[:2]
     has = _present(attributes) if sparse else ALL
-    field, fine = (_compiled(distance), _compiled(detailed)) if compile else (distance, detailed)
-    field, fine = functools.partial(field, has=has), functools.partial(fine, has=has)
+    field: Field = functools.partial(_compiled() if compile else distance, has=has)
+    fine: Field = functools.partial(detailed, has=has)
     m, c, f = measure(attributes), palette(attributes), finish(attributes)
     origin, direction = (v.reshape(count, -1, 3) for v in rays(cameras, size * k))
-    o = tuple(v.contiguous() for v in ((origin - torch.tensor([0, RAISE, ADVANCE], device=origin.device)) / UNIT).unbind(-1))
-    d = tuple(v.contiguous() for v in direction.unbind(-1))
+    origin = (origin - torch.tensor([0, RAISE, ADVANCE], device=origin.device)) / UNIT
+    o, d = _coordinates(origin), _coordinates(direction)
     t, hit = (_trace_sparse if sparse else _trace_dense)(field, m, o, d)
     chosen = hit[0].nonzero()[:, 0] if sparse else slice(None)
-    at = tuple((ov + t * dv)[:, chosen] for ov, dv in zip(o, d, strict=True))
-    found = _shade(m, c, f, light, at, tuple(v[:, chosen] for v in d), field, fine)
+    at = _coordinates((torch.stack(o, -1) + t[..., None] * torch.stack(d, -1))[:, chosen])
+    towards = _coordinates(torch.stack(d, -1)[:, chosen])
+    found = _shade(m, c, f, light, at, towards, field, fine)
     maps = torch.zeros(count, t.shape[1], 9, device=t.device)
     maps[:, chosen] = torch.cat(found, dim=-1)
     solid = hit[..., None].float()
