@@ -160,13 +160,22 @@ def test_automatic_limits_hold_per_view() -> None:
     torch.testing.assert_close(together.depth[:, 1:], alone.depth)
 
 
-def test_portions_of_points_change_nothing(
+def test_the_way_of_other_devices_gives_the_same(
     network: TriPlaneGenerator, planes: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = network.render(planes.detach(), CAMERA)
-    monkeypatch.setattr("facednerf_eg3d.network.POINTS_AT_ONCE", 1000)
+    """Whole, and in portions, which only happens without gradient."""
+    points = TINY["in.points"]
+    whole = network._decoded(planes.detach(), points)
+    assert_golden("sample_mixed.sigma", whole[0])
+    assert_golden("sample_mixed.rgb", whole[1])
+    monkeypatch.setattr("facednerf_eg3d.network.POINTS_AT_ONCE", 90)
+    sizes: list[int] = []
+    hook = network.decoder.register_forward_pre_hook(lambda _module, given: sizes.append(given[0].shape[1]))
     with torch.no_grad():
-        torch.testing.assert_close(network.render(planes, CAMERA).feature, whole.feature)
+        for part, expected in zip(network._decoded(planes, points), whole, strict=True):
+            torch.testing.assert_close(part, expected)
+    hook.remove()
+    assert sizes == [90, 90, 20]
 
 
 def test_cameras_have_gradients(network: TriPlaneGenerator, planes: torch.Tensor) -> None:

@@ -21,8 +21,8 @@ from facednerf_eg3d.synthesis import Noise, SynthesisNetwork
 from facednerf_eg3d.triplanes import EG3D_AXES, mean_features, plane_axes
 from facednerf_eg3d.volume import Field, RayOptions, Rules, trace
 
-POINTS_AT_ONCE = 2**17
-"""How many points are decoded together where no gradient is wanted."""
+POINTS_AT_ONCE = 2**18
+"""How many points of a subject a GPU decodes together where no gradient is wanted."""
 
 
 class Volume(NamedTuple):
@@ -215,12 +215,15 @@ class TriPlaneGenerator(nn.Module):
             table, weights = tabulated(planes), self.decoder.weights()
             layout = Layout(self.axes, self.options.box_warp, planes.shape[-1])
             return lambda points: decode(points, table, weights, layout)
+        return lambda points: self._decoded(planes, points)
 
-        def look(points: Tensor) -> tuple[Tensor, Tensor]:
+    def _decoded(self, planes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+        """The plain way, in portions where no gradient is wanted, so that large images fit into memory."""
+        if torch.is_grad_enabled() or points.shape[1] <= POINTS_AT_ONCE:
             sigma, colours = self.decoder(mean_features(planes, points, self.axes, self.options.box_warp))
             return sigma, colours
-
-        return look
+        portions = [self._decoded(planes, part) for part in points.split(POINTS_AT_ONCE, dim=1)]
+        return torch.cat([sigma for sigma, _ in portions], dim=1), torch.cat([colour for _, colour in portions], dim=1)
 
     def render(
         self,
