@@ -7,6 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+FAINT = 1e-20
+"""Opacity below which a ray's depth has no gradient: dividing by it would overflow, and an overflow times zero is not a
+number."""
+
+
 def interval_weights(depths: Tensor, sigma: Tensor) -> Tensor:
     """How much each of the n - 1 intervals contributes, (..., n - 1) (Max 1995, Eq. 18, at interval midpoints).
 
@@ -38,6 +43,8 @@ def mean_depth(depths: Tensor, weights: Tensor) -> Tensor:
     """
     middles = 0.5 * (depths[..., 1:] + depths[..., :-1])
     total = weights.sum(dim=-1)
-    empty = total == 0
-    mean = (weights * middles).sum(dim=-1) / torch.where(empty, 1.0, total)
-    return torch.where(empty, torch.inf, mean)
+    moment = (weights * middles).sum(dim=-1)
+    faint = total < FAINT
+    with torch.no_grad():
+        unmoved = torch.where(total == 0, torch.inf, moment / total)
+    return torch.where(faint, unmoved, moment / torch.where(faint, 1.0, total))
