@@ -318,7 +318,7 @@ def _paper(plan: Plan, built: Built, subject: Subject, terms: Mapping[str, Term]
             recipe.steps.get(JOINT, STEPS[JOINT]),
             {"latent": LEARNING_RATE[JOINT], "noise": 0.01},
             Ramp(1.0, rise=0.05, fall=0.25),
-            wander=Fade(0.05, 0.75, 2.0),
+            wander=Fade(0.05 * mean.w.shape[-1] ** 0.5, 0.75, 2.0),  # 0.05 of W's radius, as StyleGAN2's projector
             size=recipe.size,
         )
     ]

@@ -192,7 +192,7 @@ class _Descent:
             raise Diverged(self._complaint(self._guilty(terms, index), index, "its gradient is not finite"))
         if self.stage.tied and self.offset.grad is not None:
             self.offset.grad.copy_(self.offset.grad.mean(dim=1, keepdim=True).expand_as(self.offset))
-        factor = self.stage.schedule(index / self.stage.steps)
+        factor = self.stage.schedule((index + 0.5) / self.stage.steps)  # at 0 a ramp would waste the step
         for group in self.adam.param_groups:
             group["lr"] = self.stage.lr[group["kind"]] * factor
         self.adam.step()
