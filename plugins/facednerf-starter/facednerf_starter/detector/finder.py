@@ -22,7 +22,9 @@ SEARCHED = 420  # pixels of the photo's longer side in which the cascade looks
 LEANS = (0.0, -0.35, 0.35, -0.7, 0.7)  # radians by which the photo is turned, one after the other, until a face is found
 LOOSE = 2.5  # side of the first crop, in sides of the cascade's box
 READINGS = ((1.0, 0.0), (0.8, 0.0), (0.62, 0.0), (0.8, 0.2), (0.8, -0.2))  # scale and turn of the second readings
-SURE = 0.2  # crop widths by which a cascade's box may miss the landmarks read from it before it counts as no face
+MISSED = 0.3  # crop widths by which a cascade's box may miss the landmarks read from it before it counts as no face
+AGREED = 0.055  # largest median disagreement of the readings, in distances from eyes to mouth: faces seen stay below 0.03,
+# what the cascade mistook for faces lies above 0.08
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,12 @@ class FaceFinder(Detector):
     def find(self, photo: np.ndarray) -> list[Face]:
         """The faces of an RGB photo (H, W, 3) uint8, largest first, with all that the network reads."""
         pixels = photo.astype(np.float32) / 255
-        faces = []
-        for centre, side, lean in boxes(photo):
-            face = self._read(pixels, centre, side, lean)
-            if face is not None:
-                faces.append(face)
-        return sorted(distinct(faces), key=lambda face: -face.area)
+        for lean in LEANS:
+            read = [self._read(pixels, centre, side, lean) for centre, side in boxes(photo, lean)]
+            faces = distinct([face for face in read if face is not None])
+            if faces:
+                return faces
+        return []
 
     def _read(self, pixels: np.ndarray, centre: tuple[float, float], side: float, lean: float) -> Face | None:
         """One face: a loose reading around the box, then upright ones in the world's own framing, averaged."""
@@ -66,28 +68,30 @@ class FaceFinder(Detector):
         marks, _, _ = self._readings([loose])
         five = marks[0, :5]
         middle = five.mean(0) / CROP_SIZE
-        if np.abs(middle - 0.5).max() > SURE:
+        if np.abs(middle - 0.5).max() > MISSED:
             return None
         rough = moved(np.linalg.inv(loose.place), five)
         crops = [cut(pixels, _upright(rough, scale, turn)) for scale, turn in READINGS]
         marks, poses, masks = self._readings(crops)
         own = [moved(np.linalg.inv(crop.place), points) for crop, points in zip(crops, marks, strict=True)]
         landmarks = np.median(np.stack(own), axis=0)
+        if disagreement(np.stack(own)) > AGREED:
+            return None
         yaw, pitch = np.median(poses[:, :2], axis=0)
-        rolls = [pose[2] + _turn(crop.place) for pose, crop in zip(poses, crops, strict=True)]
         eyes, mouth = landmarks[:2].mean(0), landmarks[3:5].mean(0)
+        roll = math.atan2(eyes[0] - mouth[0], mouth[1] - eyes[1])
         reach = 1.25 * float(np.linalg.norm(eyes - mouth)) + 1e-6
         x, y = (eyes + mouth) / 2
         return Face(
             (float(x - reach), float(y - reach), float(x + reach), float(y + reach)),
             landmarks,
-            (float(yaw), float(pitch), float(np.median(rolls))),
+            (float(yaw), float(pitch), roll),
             person(masks, crops, pixels.shape[:2]),
         )
 
     @torch.no_grad()
     def _readings(self, crops: Sequence[Crop]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Landmarks (C, K, 2) in pixels of the crops, poses (C, 3), masks (C, 128, 128), each the mean over crop and mirror image."""
+        """Landmarks (C, K, 2) in pixels of the crops, poses (C, 3), masks (C, 128, 128): means of crop and mirror image."""
         stacked = np.stack([crop.image for crop in crops]).transpose(0, 3, 1, 2) * 2 - 1
         batch = torch.from_numpy(np.ascontiguousarray(stacked)).float().to(self.device)
         reading = self.network(torch.cat([batch, batch.flip(-1)]))
@@ -105,10 +109,10 @@ class FaceFinder(Detector):
         return ((marks + other_marks) / 2 * CROP_SIZE).double().numpy(), pose.double().numpy(), probability.numpy()
 
 
-def boxes(photo: np.ndarray) -> list[tuple[tuple[float, float], float, float]]:
-    """Centre, side (pixels of the photo) and lean (radians, clockwise) of what the cascade takes for faces.
+def boxes(photo: np.ndarray, lean: float = 0.0) -> list[tuple[tuple[float, float], float]]:
+    """Centre and side, in pixels of the photo, of what the cascade takes for faces that lean clockwise by so many radians.
 
-    A cascade knows upright faces, so the photo is turned a little where it finds none.
+    A cascade knows upright faces, so the photo is turned back before it looks. It errs often: who calls it, checks.
     """
     from PIL import Image
     from skimage.data import lbp_frontal_face_cascade_filename
@@ -116,33 +120,38 @@ def boxes(photo: np.ndarray) -> list[tuple[tuple[float, float], float, float]]:
 
     cascade = Cascade(lbp_frontal_face_cascade_filename())
     scale = min(1.0, SEARCHED / max(photo.shape[:2]))
-    small = Image.fromarray(photo)
     size = (max(1, round(photo.shape[1] * scale)), max(1, round(photo.shape[0] * scale)))
-    small = small.resize(size, Image.Resampling.LANCZOS)
+    small = Image.fromarray(photo).resize(size, Image.Resampling.LANCZOS)
+    turned = np.asarray(small.rotate(math.degrees(lean), Image.Resampling.BILINEAR, fillcolor=(128, 128, 128)))
+    found = cascade.detect_multi_scale(
+        img=turned,
+        scale_factor=1.15,
+        step_ratio=1,
+        min_size=(24, 24),
+        max_size=(max(size), max(size)),
+        min_neighbor_number=3,
+    )
     middle = np.array([size[0] / 2, size[1] / 2])
-    for lean in LEANS:
-        turned = np.asarray(small.rotate(math.degrees(lean), Image.Resampling.BILINEAR, fillcolor=(128, 128, 128)))
-        found = cascade.detect_multi_scale(
-            img=turned,
-            scale_factor=1.15,
-            step_ratio=1,
-            min_size=(24, 24),
-            max_size=(max(size), max(size)),
-            min_neighbor_number=3,
-        )
-        if found:
-            back = np.array([[math.cos(lean), -math.sin(lean)], [math.sin(lean), math.cos(lean)]])
-            result = []
-            for box in found:
-                centre = np.array([box["c"] + box["width"] / 2, box["r"] + box["height"] / 2])
-                x, y = (back @ (centre - middle) + middle) / scale
-                result.append(((float(x), float(y)), float(box["width"]) / scale, lean))
-            return result
-    return []
+    back = np.array([[math.cos(lean), -math.sin(lean)], [math.sin(lean), math.cos(lean)]])
+    result = []
+    for box in found:
+        centre = np.array([box["c"] + box["width"] / 2, box["r"] + box["height"] / 2])
+        x, y = (back @ (centre - middle) + middle) / scale
+        result.append(((float(x), float(y)), float(box["width"]) / scale))
+    return result
+
+
+def disagreement(readings: np.ndarray) -> float:
+    """How far several readings (C, K, 2) of one face's five landmarks lie apart: the median distance from their median
+    position, in distances from eyes to mouth."""
+    middle = np.median(readings[:, :5], axis=0)
+    reach = float(np.linalg.norm(middle[:2].mean(0) - middle[3:5].mean(0)))
+    apart = float(np.median(np.linalg.norm(readings[:, :5] - middle, axis=-1)))
+    return apart / max(reach, 1e-6)
 
 
 def distinct(faces: Sequence[Face]) -> list[Face]:
-    """The faces without those whose centre lies within a larger one."""
+    """The faces, largest first, without those whose centre lies within a larger one."""
     kept: list[Face] = []
     for face in sorted(faces, key=lambda face: -face.area):
         left, top, right, bottom = face.box
@@ -197,8 +206,3 @@ def _upright(five: np.ndarray, scale: float, turn: float) -> np.ndarray:
     cos, sin = scale * math.cos(turn), scale * math.sin(turn)
     again = np.array([[cos, -sin, half - cos * half + sin * half], [sin, cos, half - sin * half - cos * half], [0, 0, 1]])
     return again @ base
-
-
-def _turn(place: np.ndarray) -> float:
-    """By how much a crop is turned against the photo, radians: added to a roll in the crop, it gives that in the photo."""
-    return -math.atan2(place[1, 0], place[0, 0])

@@ -272,8 +272,8 @@ def finish(args: argparse.Namespace, piece: Piece, reader: HeadReader, config: d
             reader.shards,
             device,
             about="EG3D-architecture generator of the starter world's heads, 128 px, over white. W was learned, not "
-            "designed: z -> mapping -> w -> planes end to end, from Gaussian draws; no attribute or caption enters. An auxiliary loss read the attributes "
-            "linearly from w while training.",
+            "designed: z -> mapping -> w -> planes end to end, from Gaussian draws; no attribute or caption "
+            "enters. An auxiliary loss read the attributes linearly from w while training.",
             recipe="python -m facednerf_starter.train generator: many-view supervision (not adversarial): weighted L1 "
             "and edges of the image, L1 of raw image and alpha, depth; w disturbed in half of a batch; learned noise_const.",
             measured=measured,
