@@ -168,7 +168,9 @@ def test_tune_looks_at_the_photo_and_keeps_nearby_heads_and_side_views() -> None
     }
     heavy = Recipe(photo="p", weights=Weights(locality=4.0))
     (more,) = PivotalTuning().stages(heavy, offered(photo()))
-    assert weights(more)["sides"] == pytest.approx(4 * weights(stage)["sides"])
+    shares = [{term.name: term.weight(1 / own.steps) for term in own.terms}["sides"] for own in (stage, more)]
+    assert shares[1] == pytest.approx(4 / PtiOptions().locality * shares[0])
+    assert shares[0] > 0
     none = replace(heavy, weights=Weights(locality=0.0))
     assert "locality" not in weights(PivotalTuning().stages(none, offered(photo()))[0])
 
@@ -187,6 +189,8 @@ def test_nearby_latents_are_watched_at_one_step_of_three() -> None:
     values = [weight(index / 60) for index in range(60)]
     assert values[:4] == [6.0, 0.0, 0.0, 6.0]
     assert sum(values) / 60 == 2.0
+    later = EveryNth(2.0, every=3, steps=60, first=1)
+    assert [later(index / 60) for index in range(5)] == [0.0, 6.0, 0.0, 0.0, 6.0]
     assert sum(EveryNth(1.0, every=3, steps=7)(index / 7) > 0 for index in range(7)) == 3
 
 

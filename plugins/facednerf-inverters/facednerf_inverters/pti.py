@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from facednerf_core.interfaces import Inverter
-from facednerf_core.terms import Constant, Ramp, Stage
+from facednerf_core.terms import Ramp, Stage
 from facednerf_inverters.options import TUNE, PtiOptions
 from facednerf_inverters.weighing import EveryNth, weighed
 
@@ -72,5 +72,6 @@ class PivotalTuning(Inverter):
         if not factor:
             return []
         near = replace(terms["locality"], against="nearby", weight=EveryNth(factor, own.every, steps))
-        sides = replace(terms["locality"], name="sides", against="untuned", weight=Constant(factor * own.sides))
+        turns = EveryNth(factor * own.sides, own.every, steps, first=1)
+        sides = replace(terms["locality"], name="sides", against="untuned", weight=turns)
         return [near, sides] if own.sides else [near]

@@ -15,9 +15,10 @@ class EveryNth:
     value: float
     every: int
     steps: int  # of the stage
+    first: int = 0  # the step at which it is first heard
 
     def __call__(self, progress: float) -> float:
-        return self.value * self.every if round(progress * self.steps) % self.every == 0 else 0.0
+        return self.value * self.every if round(progress * self.steps) % self.every == self.first % self.every else 0.0
 
 
 def weighed(terms: Mapping[str, Term], weights: Mapping[str, float]) -> Sequence[Term]:
