@@ -3,7 +3,10 @@ before anything is loaded."""
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +20,7 @@ from facednerf_core.weights import AUTO
 if TYPE_CHECKING:
     import torch
 
+    from facednerf_core.events import Observer
     from facednerf_core.interfaces import Generator, Guidance, Identity, Inverter
     from facednerf_core.loop import Problem
     from facednerf_core.plugins import Shelves
@@ -93,7 +97,7 @@ def plan(recipe: Recipe, shelves: Shelves, registry: Registry) -> Plan:
         InputError: an empty prompt, or options that do not exist.
         Unsupported: a strength where the recipe has none.
     """
-    if recipe.task == "edit" and not recipe.prompt.strip():
+    if recipe.task == "edit" and not any(letter.isalpha() for letter in recipe.prompt):
         raise InputError('the sentence is empty; say what the result should show, such as "a woman with glasses".')
     check_strength(recipe)
     _check_options(recipe, shelves)
@@ -103,10 +107,13 @@ def plan(recipe: Recipe, shelves: Shelves, registry: Registry) -> Plan:
     identity = None if recipe.identity == NONE else shelves.identities[recipe.identity or DEFAULT_IDENTITY]
     guidance = shelves.guidances[recipe.guidance] if recipe.task == "edit" else None
     kinds = {"generator": backbone, "detector": detector, "identity": identity, "guidance": guidance}
+    drawn = _drawn(recipe, backbone, registry)
+    if identity is not None and recipe.identity is None and not identity.fits(drawn):
+        del kinds["identity"]  # it will be left out, and so no pack needs to have it
     needs = [(kind, card.name) for kind, card in kinds.items() if card is not None and card.needs_weights]
     pack = recipe.weights_pack
     if pack == AUTO:
-        pack = registry.pack([*needs, ("perceptual", PERCEPTUAL)], backbone.domains)
+        pack = registry.pack([*needs, ("perceptual", PERCEPTUAL)], drawn)
     choice = _Choice(recipe, registry, pack)
     generator = choice.part("generator", backbone, backbone.domains)
     assert generator.weights is not None
@@ -124,6 +131,12 @@ def plan(recipe: Recipe, shelves: Shelves, registry: Registry) -> Plan:
         None if identity is None else choice.fitting("identity", identity, domains, recipe.identity is not None, notes),
         tuple(notes),
     )
+
+
+def _drawn(recipe: Recipe, backbone: Card[Any], registry: Registry) -> tuple[str, ...]:
+    """What the generator will draw: as its weights say where the user named them, else as its plugin does."""
+    named = recipe.weights_cards.get("generator")
+    return backbone.domains if named is None else registry[named].domains
 
 
 def _check_options(recipe: Recipe, shelves: Shelves) -> None:
@@ -194,6 +207,21 @@ def build(plan: Plan, device: torch.device) -> Built:
     )
 
 
+def guests(recipe: Recipe, shelves: Shelves, device: torch.device) -> tuple[dict[str, Observer], list[str]]:
+    """The observers of plugins, built, and notes on those that cannot be: a viewer that fails stops no run."""
+    built: dict[str, Observer] = {}
+    notes = []
+    for name in shelves.observers:
+        card = shelves.observers[name]
+        options = card.checked(recipe.options.get(name, {}))
+        try:
+            with redirect_stdout(sys.stderr):
+                built[name] = card.build(device, None, **options)
+        except Exception as error:
+            notes.append(f"the observer {name!r} cannot be built ({type(error).__name__}: {error}); it sees nothing")
+    return built, notes
+
+
 def word_notes(guidance: Guidance, recipe: Recipe) -> list[str]:
     """What the guidance's text encoder cannot take in, said before the run.
 
@@ -214,13 +242,18 @@ def word_notes(guidance: Guidance, recipe: Recipe) -> list[str]:
         if not unknown:
             continue
         listed = ", ".join(repr(word) for word in unknown)
-        if len(unknown) == len(set(text.lower().replace(",", " ").split())):
+        if set(_words(text)) <= set(unknown):
             raise InputError(
                 f"{recipe.guidance}'s text encoder knows none of the words of the {what}: {listed}. "
                 f"`fdn plugins show {recipe.guidance}` tells its vocabulary."
             )
         notes.append(f"the {what} has words that {recipe.guidance}'s text encoder never learnt: {listed}; they do nothing.")
     return notes
+
+
+def _words(text: str) -> list[str]:
+    """The words of a sentence: runs of letters, a letter alone aside."""
+    return re.findall(r"[^\W\d_]{2,}", text.lower())
 
 
 def problem(plan: Plan, built: Built, subject: Subject) -> Problem:
@@ -252,7 +285,7 @@ def _terms(plan: Plan, built: Built, subject: Subject) -> dict[str, Term]:
 
     deviation = built.generator.deviation()
     terms = {
-        "reconstruction": Term("reconstruction", Fixed(), losses.reconstruction(built.features, subject)),
+        "reconstruction": Term("reconstruction", Fixed(), losses.reconstruction(built.features, subject, pixels=4.0)),
         "latent": Term("latent", None, losses.latent_prior(deviation)),
         "locality": Term("locality", Nearby(0.5, 0.2), losses.locality(built.features), against="nearby"),
     }

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from facednerf_core.errors import InputError
 from facednerf_core.files import write_tensors
 from facednerf_core.photos import Portrait
 
@@ -26,12 +27,19 @@ def save(portrait: Portrait, path: Path) -> None:
 
 
 def load(path: Path) -> Portrait:
-    """Read back what `save` wrote."""
-    from safetensors import safe_open
+    """Read back what `save` wrote.
 
-    with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        notes = tuple(json.loads((file.metadata() or {}).get("notes", "[]")))
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            notes = tuple(json.loads((file.metadata() or {}).get("notes", "[]")))
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"the portrait {path} cannot be read ({error}); start the run again.") from error
     yaw, pitch = tensors["angles"].tolist()
     layers = {name: tensors.get(name) for name in LAYERS if name not in ("image", "seen")}
     return Portrait(

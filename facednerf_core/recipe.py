@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from facednerf_core.errors import InputError, UnknownName
 
 Task = Literal["edit", "invert"]
 RECIPES = ("default", "paper")
+SMALLEST = 16  # pixels, of a rendering's height
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,12 @@ class Recipe:
         for stage, count in self.steps.items():
             if count < 0:
                 raise InputError(f"steps of stage {stage!r} must be at least 0, not {count}.")
+        if self.size is not None and self.size < SMALLEST:
+            raise InputError(f"size must be at least {SMALLEST} pixels, not {self.size}.")
+        numbers = {"strength": [self.strength], "camera": self.camera or [], "weights": _given(self.weights)}
+        for name, values in numbers.items():
+            if not all(math.isfinite(value) for value in values):
+                raise InputError(f"{name} must be finite, not {', '.join(map(str, values))}.")
 
     def changed(self, **changes: Any) -> Recipe:
         """The recipe with some fields changed."""
@@ -89,9 +97,10 @@ class Recipe:
         for name in data:
             if name not in known:
                 raise UnknownName("recipe field", name, known)
-        unknown = set(data.get("weights", {})) - {item.name for item in fields(Weights)}
-        for name in unknown:
-            raise UnknownName("loss weight", name, {item.name for item in fields(Weights)})
+        weights = data.get("weights")
+        for name in weights if isinstance(weights, Mapping) else ():
+            if name not in {item.name for item in fields(Weights)}:
+                raise UnknownName("loss weight", name, {item.name for item in fields(Weights)})
         try:
             return TypeAdapter(cls).validate_python(dict(data))
         except ValidationError as error:
@@ -105,13 +114,17 @@ class Recipe:
         import tomllib
 
         try:
-            text = path.read_text(encoding="utf-8")
+            blob = path.read_bytes()
         except OSError as error:
             raise InputError(f"cannot read the config {path}: {error.strerror}.") from error
         try:
-            return tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+            return tomllib.loads(blob.decode())
+        except ValueError as error:  # of TOML, or of UTF-8
             raise InputError(f"{path} is not valid TOML: {error}.") from error
+
+
+def _given(weights: Weights) -> list[float]:
+    return [value for item in fields(weights) if (value := getattr(weights, item.name)) is not None]
 
 
 def _without_none(data: dict[str, Any]) -> dict[str, Any]:

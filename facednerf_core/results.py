@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facednerf_core import compose, export, metrics
-from facednerf_core.events import Event, Noted, Saved
+from facednerf_core.events import Event, Saved
 from facednerf_core.files import write_tensors
 from facednerf_core.views import View, angles, orbited
 
@@ -87,10 +87,7 @@ def export_run(
                 path, _frames(prepared, result, last, export.turntable_angles(result.generator.orbit, recipe.frames))
             )
             wrote("turntable", path)
-    measured = _measured(prepared, result, seen, stills)
-    for line in measured.get("said", []):
-        tell(Noted(line))
-    return files, measured
+    return files, _measured(prepared, result, seen, stills)
 
 
 def _tensors(folder: Path, result: Outcome, state: State, wrote: Callable[[str, Path], None]) -> None:

@@ -10,19 +10,20 @@ RUN/before.png inverted.png after.png sheet.png turntable.mp4
 
 from __future__ import annotations
 
-import json
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facednerf_core import __version__, compose
-from facednerf_core.errors import Diverged, FacednerfError, InputError, RunInUse, Unsupported
+from facednerf_core import __version__, compose, runfolder
+from facednerf_core.errors import FacednerfError, InputError, Unsupported
 from facednerf_core.events import Event, Failed, Finished, Noted, Observer, Saved, Started
 from facednerf_core.files import sweep, writable_folder, write_json
 from facednerf_core.recipe import Recipe
+from facednerf_core.runfolder import CHECKPOINT, EVENTS, INVERSION, MANIFEST, PORTRAIT, locked
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -31,11 +32,6 @@ if TYPE_CHECKING:
     from facednerf_core.photos import Portrait
     from facednerf_core.plugins import Shelves
     from facednerf_core.weights import Registry
-
-MANIFEST, EVENTS, LOCK = "run.json", "events.jsonl", ".lock"
-PORTRAIT, CHECKPOINT, INVERSION = "portrait.safetensors", "checkpoint.safetensors", "inversion.safetensors"
-LATENT, TUNED = "latent.safetensors", "tuned.safetensors"
-ASIDE = "FACEDNERF_RUNS"  # the folder that run folders are made in, where --out is not given
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,7 @@ class Run:
     @property
     def manifest(self) -> dict[str, Any]:
         """What run.json says."""
-        return _manifest(self.folder)
+        return runfolder.manifest(self.folder)
 
     @property
     def recipe(self) -> Recipe:
@@ -111,6 +107,7 @@ class Prepared:
     built: compose.Built
     problem: Problem
     notes: tuple[str, ...]
+    guests: Mapping[str, Observer]  # the observers of plugins
 
 
 def prepare(
@@ -152,11 +149,13 @@ def prepare(
         )
         notes += portrait.notes
     with out_of_memory():
+        guests, said = compose.guests(recipe, shelves, device)
+        notes += said
         built = compose.build(plan, device)
         if built.guidance is not None:
             notes += compose.word_notes(built.guidance, recipe)
         problem = compose.problem(plan, built, photos.subject(portrait, card.background).to(device))
-    return Prepared(plan, portrait, built, problem, tuple(notes))
+    return Prepared(plan, portrait, built, problem, tuple(notes), guests)
 
 
 def execute(recipe: Recipe, *, out: Path | None = None, observers: Sequence[Observer] = ()) -> Run:
@@ -168,14 +167,17 @@ def execute(recipe: Recipe, *, out: Path | None = None, observers: Sequence[Obse
     from facednerf_core.weights import Registry
 
     began = time.perf_counter()
-    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        _refuse(out)
+    if out is not None:
+        runfolder.free(out)
     shelves = installed()
     registry = Registry(shelves.weights)
     prepared = prepare(recipe, shelves=shelves, registry=registry)
-    folder = writable_folder(out or _fresh(recipe))
-    with locked(folder):
-        _begin(folder, prepared, shelves, registry)
+    folder = out or runfolder.fresh(recipe)
+    with ExitStack() as held:
+        with runfolder.whole_or_none(folder):
+            writable_folder(folder)
+            held.enter_context(locked(folder))
+            _begin(folder, prepared, shelves, registry)
         return _walk(folder, prepared, None, observers, began)
 
 
@@ -192,24 +194,27 @@ def resume(folder: Path, *, observers: Sequence[Observer] = (), strength: float 
     from facednerf_core.weights import Registry
 
     began = time.perf_counter()
-    manifest = _manifest(folder)
+    runfolder.manifest(folder)  # whether there is one, before a lock is put beside it
     with locked(folder):
         sweep(folder)
+        manifest = runfolder.manifest(folder)
         recipe = Recipe.from_dict(manifest["recipe"])
         if strength is not None:
             recipe = recipe.changed(strength=strength)
             compose.check_strength(recipe)
             if manifest["status"] != "finished":
                 raise Unsupported(f"{folder} is not finished; run `fdn resume {folder}` first, then set its strength.")
+            if not (folder / CHECKPOINT).exists():
+                raise InputError(f"{folder / CHECKPOINT} is gone, so the edit is too; start the run again.")
         shelves = installed()
         registry = Registry(shelves.weights)
         prepared = prepare(recipe, portrait=portraits.load(folder / PORTRAIT), shelves=shelves, registry=registry)
-        _same(manifest, _identity(prepared, shelves, registry), folder)
+        runfolder.same(folder, manifest, _identity(prepared, shelves, registry))
         state = None
         if (folder / CHECKPOINT).exists():
             state = checkpoints.load(folder / CHECKPOINT, compute.device(recipe.device))
         if strength is not None:
-            _update(folder, recipe=recipe.as_dict())
+            runfolder.update(folder, recipe=recipe.as_dict())
         return _walk(folder, prepared, state, observers, began)
 
 
@@ -221,20 +226,15 @@ def _walk(folder: Path, prepared: Prepared, state: State | None, observers: Sequ
 
     problem, recipe = prepared.problem, prepared.plan.recipe
     position = None if state is None else (state.stage, state.index)
-    watchers: tuple[Observer, ...] = (Log(folder / EVENTS), *observers)
-
-    def tell(event: Event) -> None:
-        for observer in watchers:
-            observer(event)
-
-    stages = {stage.name: stage.steps for stage in problem.stages}
-    tell(Started(folder, stages, position))
+    tell = _Audience((Log(folder / EVENTS), *observers), dict(prepared.guests))
+    runfolder.update(folder, status="running", reason=None)
+    tell(Started(folder, {stage.name: stage.steps for stage in problem.stages}, position))
     if state is None:
         for note in prepared.notes:
             tell(Noted(note, "warning"))
     place = ("", -1)
     try:
-        with out_of_memory():
+        with out_of_memory(f" What was saved can be gone on with by `fdn resume {folder}`."):
             for event in optimize(problem, state):
                 place = (event.stage, event.index)
                 state = event.state
@@ -242,7 +242,7 @@ def _walk(folder: Path, prepared: Prepared, state: State | None, observers: Sequ
                 last = event.index + 1 == event.total
                 if last or (event.index + 1) % recipe.save_every == 0:
                     if last and event.stage == _before_edit(problem):
-                        checkpoints.save(state, folder / INVERSION)
+                        checkpoints.save(replace(state, weights={}, moments={}), folder / INVERSION)
                     checkpoints.save(state, folder / CHECKPOINT)
                     tell(Saved(folder / CHECKPOINT, "checkpoint"))
             state = state or problem.start
@@ -251,80 +251,77 @@ def _walk(folder: Path, prepared: Prepared, state: State | None, observers: Sequ
     except KeyboardInterrupt:
         if state is not None and state.stage:
             checkpoints.save(state, folder / CHECKPOINT)
-        _update(folder, status="stopped")
+        runfolder.update(folder, status="stopped")
         tell(Failed(folder, "interrupted", *place))
         raise
-    except (Diverged, FacednerfError) as error:
-        _update(folder, status="failed", reason=str(error))
-        tell(Failed(folder, str(error), *place))
+    except Exception as error:
+        reason = str(error) if isinstance(error, FacednerfError) else f"{type(error).__name__}: {error}"
+        with suppress(FacednerfError):  # a full disk cannot take down why it failed; the error itself says so
+            runfolder.update(folder, status="failed", reason=reason)
+            tell(Failed(folder, reason, *place))
         raise
     seconds = time.perf_counter() - began
-    _update(folder, status="finished", metrics=metrics, seconds=round(seconds, 2))
+    runfolder.update(folder, status="finished", metrics=metrics, seconds=round(seconds, 2))
     tell(Finished(folder, seconds, files, metrics))
     return Run(folder)
 
 
-def _before_edit(problem: Problem) -> str:
-    """The stage at whose end the inversion stands: the last one before the edit, if there is an edit."""
+@dataclass(frozen=True)
+class _Audience:
+    """Tells everybody of an event. A plugin's observer that raises is told no more, and the run goes on."""
+
+    observers: Sequence[Observer]
+    guests: dict[str, Observer]
+
+    def __call__(self, event: Event) -> None:
+        for observer in self.observers:
+            observer(event)
+        for name, guest in list(self.guests.items()):
+            try:
+                with redirect_stdout(sys.stderr):  # an observer that prints must not spoil --json
+                    guest(event)
+            except Exception as error:
+                del self.guests[name]
+                said = f"{type(error).__name__}: {error}"
+                self(Noted(f"the observer {name!r} failed ({said}); it is told no more", "warning"))
+
+
+def _before_edit(problem: Problem) -> str | None:
+    """The stage at whose end the inversion stands: the last one with steps before the edit; None where there is none."""
     names = [stage.name for stage in problem.stages]
-    if compose.EDIT in names:
-        return names[names.index(compose.EDIT) - 1]
-    return names[-1]
+    if compose.EDIT not in names:
+        return None
+    earlier = [stage.name for stage in problem.stages[: names.index(compose.EDIT)] if stage.steps]
+    return earlier[-1] if earlier else None
 
 
 def _inversion(folder: Path, problem: Problem, state: State) -> State:
-    """The state as the inversion ended; the end itself where nothing was edited after it."""
+    """The state as the inversion ended; the end itself where nothing is edited after it."""
     from facednerf_core import checkpoints
 
-    path = folder / INVERSION
-    if not path.exists():
+    if all(stage.name != compose.EDIT for stage in problem.stages):
         return state
-    return checkpoints.load(path, problem.start.offset.device)
+    if _before_edit(problem) is None:
+        return problem.start
+    return checkpoints.load(folder / INVERSION, problem.start.offset.device)
 
 
 @contextmanager
-def out_of_memory() -> Iterator[None]:
-    """Turns a lack of memory into what to lower."""
+def out_of_memory(then: str = "") -> Iterator[None]:
+    """Turns a lack of memory into what to lower, and what to do then."""
     import torch
 
     try:
         yield
     except (MemoryError, torch.OutOfMemoryError) as error:
-        raise InputError(_MEMORY) from error
+        raise InputError(_MEMORY + then) from error
     except RuntimeError as error:
         if "not enough memory" in str(error) or "out of memory" in str(error):
-            raise InputError(_MEMORY) from error
+            raise InputError(_MEMORY + then) from error
         raise
 
 
-_MEMORY = (
-    "out of memory. Lower --size (the rendering's height), choose a smaller backbone or pack, or use another --device; "
-    "what was saved can be gone on with by `fdn resume`."
-)
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Holds a run folder for this process.
-
-    Raises:
-        RunInUse: another one holds it.
-    """
-    from filelock import FileLock, Timeout
-
-    try:
-        lock = FileLock(folder / LOCK)
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise RunInUse(
-            f"the run {folder} is being written by another process; wait for it, or choose another --out."
-        ) from error
-    except OSError as error:
-        raise InputError(f"cannot write in {folder}: {error.strerror}. Choose another folder with --out.") from error
-    try:
-        yield
-    finally:
-        lock.release()
+_MEMORY = "out of memory. Lower --size (the rendering's height), choose a smaller backbone or pack, or use another --device."
 
 
 def _begin(folder: Path, prepared: Prepared, shelves: Shelves, registry: Registry) -> None:
@@ -354,53 +351,3 @@ def _identity(prepared: Prepared, shelves: Shelves, registry: Registry) -> dict[
         versions[origin.distribution or origin.plugin] = origin.version
     cards = [part.weights.card for part in parts.values() if part.weights is not None] + [plan.perceptual.card]
     return {"versions": versions, "weights": {card.name: registry.hashes(card) for card in cards}}
-
-
-def _same(manifest: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
-    for what in ("versions", "weights"):
-        then = manifest.get(what, {})
-        changed = sorted(name for name in {*then, *now[what]} if then.get(name) != now[what].get(name))
-        if changed:
-            listed = "; ".join(f"{name}: {then.get(name)} then, {now[what].get(name)} now" for name in changed)
-            raise InputError(
-                f"{folder} cannot be gone on with, its {what} have changed ({listed}). Put them back, or start a new run."
-            )
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{folder} is not a run: it has no {MANIFEST}. Runs are made by `fdn edit` and `fdn invert`."
-        ) from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {error}.") from error
-
-
-def _update(folder: Path, **changes: Any) -> None:
-    write_json(folder / MANIFEST, {**_manifest(folder), **changes})
-
-
-def _refuse(out: Path) -> None:
-    if not out.is_dir():
-        raise InputError(f"{out} is a file, not a folder; choose another --out.")
-    if (out / MANIFEST).exists():
-        with locked(out):
-            raise InputError(f"{out} already holds a run; go on with it by `fdn resume {out}`, or choose another --out.")
-    raise InputError(f"{out} is not empty; choose another --out.")
-
-
-def _fresh(recipe: Recipe) -> Path:
-    """A new folder's name: photo, a few words of the sentence, a number."""
-    import os
-    import re
-
-    words = re.sub(r"[^a-z0-9]+", "-", recipe.prompt.lower()).strip("-")[:40].rstrip("-")
-    stem = "-".join(part for part in (Path(recipe.photo).stem, words or recipe.task) if part)
-    base = Path(os.environ.get(ASIDE, "runs"))
-    number = 1
-    while (base / (name := f"{stem}-{number}")).exists():
-        number += 1
-    return base / name
