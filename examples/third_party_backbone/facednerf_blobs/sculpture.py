@@ -23,16 +23,15 @@ HEAD = (  # centre, radius, colour
 UNITS = (0.02, 0.02, 0.02, 0.1, 0.6, 0.6, 0.6, 0.1)  # how far one deviation of w moves each number of a blob
 
 
-def main() -> None:
-    """Write the file beside this one."""
+def sculpted() -> dict[str, torch.Tensor]:
+    """The tensors of `generator.Blobs`: base (L, 8) and basis (L, C, 8)."""
     rows = [
         (*centre, math.log(radius), *(math.log(part / (1 - part)) for part in colour), math.log(60.0))
         for centre, radius, colour in HEAD
     ]
     draws = torch.randn(len(HEAD), 16, 8, generator=torch.Generator().manual_seed(0)) / 4
-    tensors = {"base": torch.tensor(rows), "basis": draws * torch.tensor(UNITS)}
-    save_file(tensors, Path(__file__).with_name("head.safetensors"))
+    return {"base": torch.tensor(rows), "basis": draws * torch.tensor(UNITS)}
 
 
 if __name__ == "__main__":
-    main()
+    save_file(sculpted(), Path(__file__).with_name("head.safetensors"))
