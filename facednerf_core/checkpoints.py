@@ -52,7 +52,8 @@ def load(path: Path, device: torch.device) -> State:
 
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            # copied: tensors read in place lie at any address, and matrix products differ in the last bit by alignment
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a dict
             meta = file.metadata()
     except (SafetensorError, OSError) as error:
         raise InputError(f"the checkpoint {path} cannot be read ({error}); start the run again.") from error

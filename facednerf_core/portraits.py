@@ -36,7 +36,7 @@ def load(path: Path) -> Portrait:
 
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - see checkpoints
             notes = tuple(json.loads((file.metadata() or {}).get("notes", "[]")))
     except (SafetensorError, OSError) as error:
         raise InputError(f"the portrait {path} cannot be read ({error}); start the run again.") from error
