@@ -86,6 +86,7 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("config") / "short.toml"
     path.write_text(CONFIG)
+    path.with_name("invert.toml").write_text(CONFIG.replace(", edit = 4", ""))
     return path
 
 
@@ -94,7 +95,8 @@ def run(tmp_path: Path, config: Path) -> Fdn:
     """fdn in a process of its own; short stages where it edits or inverts."""
 
     def go(*words: object, **environment: str) -> Ended:
-        more = ("--config", config) if words[0] in ("edit", "invert") else ()
+        configs = {"edit": config, "invert": config.with_name("invert.toml")}
+        more = ("--config", configs[str(words[0])]) if words[0] in configs else ()
         return fdn([*words, *more], tmp_path / "said", environment)
 
     return go
