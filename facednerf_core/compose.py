@@ -32,10 +32,11 @@ JOINT, EDIT = "joint", "edit"
 DEFAULT_IDENTITY = "arcface"
 PERCEPTUAL = "vgg16"
 STEPS = {EDIT: 110, JOINT: 500}
+PIXELS = 4.0  # of the pixel part of the reconstruction: a small VGG16 alone leaves colours loose
 NOISE_WEIGHT = 1e3  # of the regularity of noise maps, as published
-LEARNING_RATE = {EDIT: 0.05, JOINT: 0.03}  # in units of W's deviation
+LEARNING_RATE = {EDIT: 0.08, JOINT: 0.03}  # in units of W's deviation
 WEIGHTS: Mapping[str, Mapping[str, float]] = {  # of each term where neither user nor card says otherwise
-    EDIT: {"reconstruction": 0.5, "identity": 0.3, "guidance": 1.0, "latent": 0.02},
+    EDIT: {"reconstruction": 0.2, "identity": 0.3, "guidance": 4.0, "latent": 0.02},
     JOINT: {"reconstruction": 1.0, "identity": 0.5, "guidance": 1.0, "latent": 0.0},
 }
 
@@ -285,7 +286,7 @@ def _terms(plan: Plan, built: Built, subject: Subject) -> dict[str, Term]:
 
     deviation = built.generator.deviation()
     terms = {
-        "reconstruction": Term("reconstruction", Fixed(), losses.reconstruction(built.features, subject, pixels=4.0)),
+        "reconstruction": Term("reconstruction", Fixed(), losses.reconstruction(built.features, subject, pixels=PIXELS)),
         "latent": Term("latent", None, losses.latent_prior(deviation)),
         "locality": Term("locality", Nearby(0.5, 0.2), losses.locality(built.features), against="nearby"),
     }

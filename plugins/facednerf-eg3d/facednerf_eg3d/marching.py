@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
 FAINT = 1e-20
 """Opacity below which a ray's depth has no gradient: dividing by it would overflow, and an overflow times zero is not a
 number."""

@@ -94,6 +94,7 @@ def register_weights(register: Callable[[WeightsCard], None]) -> None:
             "latent diffusion of synthetic heads at 128 pixels, a small closed vocabulary",
             {"pipeline": "diffusion"},
             resolution=128,
+            options={"scale": 20.0},
         )
     )
     register(
