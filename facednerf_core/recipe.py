@@ -97,6 +97,8 @@ class Recipe:
         for name in data:
             if name not in known:
                 raise UnknownName("recipe field", name, known)
+        if data.get("recipe", RECIPES[0]) not in RECIPES:
+            raise UnknownName("recipe", str(data["recipe"]), RECIPES)
         weights = data.get("weights")
         for name in weights if isinstance(weights, Mapping) else ():
             if name not in {item.name for item in fields(Weights)}:

@@ -241,7 +241,7 @@ def test_strength_waits_for_the_end(copy: Path, run: Fdn) -> None:
 def test_the_papers_recipe_runs_and_has_no_strength(photo: Path, run: Fdn, tmp_path: Path) -> None:
     folder = tmp_path / "paper"
     config = tmp_path / "paper.toml"
-    config.write_text(CONFIG.replace("steps = {invert = 4, refine = 3, tune = 3, edit = 4}", "steps = {joint = 2, tune = 1}"))
+    config.write_text(CONFIG.replace("invert = 4, refine = 3, tune = 3, edit = 4", "joint = 2, tune = 1"))
     words = ["edit", photo, "a woman with blue hair", "--recipe", "paper", "--config", config, "--out", folder]
     ended = fdn(words, tmp_path / "said")
     assert ended.code == 0, ended.err

@@ -39,7 +39,7 @@ class Prompts:
     def length(self, text: str) -> tuple[int, int]:
         """How many tokens a text takes, begin and end included, and how many there may be."""
         limit = min(self.tokenizer.model_max_length, self.encoder.config.max_position_embeddings)
-        return len(self.tokenizer(text).input_ids), limit
+        return len(self.tokenizer(text, verbose=False).input_ids), limit
 
     def unknown(self, text: str) -> tuple[str, ...]:
         """The words that the encoder has never learnt, in their order, each once; none for an open vocabulary."""
