@@ -46,6 +46,7 @@ def arguments(data: Path, out: Path, steps: int = 6) -> argparse.Namespace:
         device="cpu",
         seed=3,
         steps=steps,
+        total=None,
         batch=2,
         held=5,
         tiny=True,
