@@ -14,9 +14,11 @@ from facednerf_inverters.wplus import WPlus
 from facednerf_sds.guidance import ScoreDistillation
 from facednerf_sds.options import SdsOptions
 from facednerf_sds.pipeline import Pipeline, load
+from facednerf_starter.detector.finder import FaceFinder
+from facednerf_starter.plugin import FOLDER
 
-from facednerf_core.interfaces import Generator, Guidance, Identity, Inverter
-from facednerf_core.testing import GeneratorContract, GuidanceContract, IdentityContract, InverterContract
+from facednerf_core.interfaces import Detector, Generator, Guidance, Identity, Inverter
+from facednerf_core.testing import DetectorContract, GeneratorContract, GuidanceContract, IdentityContract, InverterContract
 from facednerf_core.views import Orbit
 from tests.plugins.eg3d_goldens import tiny
 from tests.plugins.test_sds import write_pipeline
@@ -64,3 +66,8 @@ class TestWPlus(InverterContract):
 class TestPivotalTuning(TestWPlus):
     def make(self) -> Inverter:
         return PivotalTuning()
+
+
+class TestFaceFinder(DetectorContract):
+    def make(self) -> Detector:
+        return FaceFinder.from_files(FOLDER / "detector.safetensors", FOLDER / "detector.json", torch.device("cpu"))

@@ -1,0 +1,314 @@
+"""Recipe and plugins in, problem out: which parts, weights, stages and terms, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from facednerf_core import compose
+from facednerf_core.cards import Card, WeightsCard
+from facednerf_core.errors import DomainMismatch, InputError, MissingWeights, UnknownName, Unsupported
+from facednerf_core.hookspecs import hookimpl
+from facednerf_core.interfaces import Guidance, Identity, Inverter
+from facednerf_core.loop import Problem
+from facednerf_core.perceptual import Perceptual, Vgg16
+from facednerf_core.plugins import Shelves
+from facednerf_core.recipe import Recipe, Weights
+from facednerf_core.scene import Subject
+from facednerf_core.terms import Constant, Loss, Stage
+from facednerf_core.views import Fixed, Nearby
+from facednerf_core.weights import Registry
+from tests.toy import ToyGenerator
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Options:
+    depth: int = 3
+
+
+def zero(rendering, step) -> Loss:
+    return Loss(step.latent.w.mean(dim=(1, 2)))
+
+
+class Aim(Guidance, Identity):
+    """A guidance that knows few words, and an identity."""
+
+    def aim(self, *given: Any, **named: Any):
+        return zero
+
+    def embed(self, image, landmarks=None):
+        return image.flatten(2)
+
+    def unknown_words(self, prompt: str) -> tuple[str, ...]:
+        words = prompt.lower().replace(",", " ").split()
+        return tuple(dict.fromkeys(word for word in words if word not in ("a", "hair", "blue", "woman")))
+
+    def longest_prompt(self, prompt: str) -> tuple[int, int]:
+        return len(prompt.split()), 6
+
+
+class Search(Inverter):
+    """One stage of the reconstruction."""
+
+    def __init__(self, name: str, variable: Any) -> None:
+        self.name, self.variable = name, variable
+
+    def begin(self, generator, subject, rng):
+        return generator.mean()
+
+    def stages(self, recipe, terms):
+        steps = recipe.steps.get(self.name, 5)
+        return [Stage(self.name, frozenset({self.variable}), [terms["reconstruction"]], steps, {self.variable: 0.1})]
+
+
+class Toys:
+    """A plugin with one of everything, and weights for it in two packs, of which the official ones are elsewhere."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "net").write_bytes(b"net")
+
+    @hookimpl
+    def register_generators(self, register):
+        register(Card("toy", "Toy.", lambda d, w, **o: ToyGenerator(), domains=("face", "cat"), options=Options))
+
+    @hookimpl
+    def register_guidances(self, register):
+        register(Card("words", "Words.", lambda d, w: Aim(), sees=0.15, needs_weights=False))
+        register(Card("cars", "Cars only.", lambda d, w: Aim(), domains=("car",), needs_weights=False))
+
+    @hookimpl
+    def register_identities(self, register):
+        register(Card("arcface", "Faces.", lambda d, w: Aim(), domains=("face",), sees=0.7))
+
+    @hookimpl
+    def register_inverters(self, register):
+        register(Card("w-plus", "Search.", lambda d, w: Search("invert", "latent"), needs_weights=False))
+        register(Card("pti", "Tune.", lambda d, w: Search("tune", "weights"), needs_weights=False))
+
+    @hookimpl
+    def register_detectors(self, register):
+        register(Card("starter", "Finds.", lambda d, w: None, needs_weights=False))
+
+    def card(self, name: str, plugin: str, kind: str, pack: str = "starter", here: bool = True, **more: Any) -> WeightsCard:
+        where = {"files": {"net": "net"}, "folder": self.folder if here else self.folder / "elsewhere"}
+        return WeightsCard(name, plugin, kind, pack, "A net.", **where, **more)
+
+    @hookimpl
+    def register_weights(self, register):
+        face = {"domains": ("face",), "resolution": 8}
+        provides = {"provides": ("mask",), "options": {"depth": 9}}
+        register(self.card("toy/starter", "toy", "generator", **face, **provides))
+        register(self.card("toy/cats", "toy", "generator", "cats", domains=("cat",), resolution=8))
+        register(self.card("toy/official", "toy", "generator", "official", here=False, **face))
+        register(self.card("arcface/starter", "arcface", "identity", domains=("face",)))
+        register(self.card("arcface/official", "arcface", "identity", "official", domains=("face",)))
+        register(self.card("vgg16/starter", "vgg16", "perceptual"))
+        register(self.card("vgg16/cats", "vgg16", "perceptual", "cats"))
+
+
+@pytest.fixture
+def shelves(tmp_path: Path) -> Shelves:
+    found = Shelves(toys=Toys(tmp_path))
+    assert not found.broken
+    return found
+
+
+@pytest.fixture
+def registry(shelves: Shelves, tmp_path: Path) -> Registry:
+    return Registry(shelves.weights, tmp_path / "cache")
+
+
+RECIPE = Recipe(prompt="a woman, blue hair", backbone="toy", guidance="words")
+
+
+def posed(recipe: Recipe, shelves: Shelves, registry: Registry, mask: bool = True) -> tuple[compose.Plan, Problem]:
+    plan = compose.plan(recipe, shelves, registry)
+    parts = {kind: part.build(CPU) for kind, part in plan.parts().items() if kind != "detector"}
+    features = Perceptual(Vgg16([2, 2, 2, 2, 2]), 16)
+    built = compose.Built(features=features, **parts)
+    view = parts["generator"].orbit.view((0.0, 0.0))
+    subject = Subject(view, torch.zeros(1, 1, 3, 8, 8), torch.ones(1, 1, 1, 8, 8) if mask else None)
+    return plan, compose.problem(plan, built, subject)
+
+
+def weights(stage: Stage) -> dict[str, float]:
+    return {term.name: term.weight(0.5) for term in stage.terms}
+
+
+def test_the_default_recipe_inverts_tunes_and_edits(shelves: Shelves, registry: Registry) -> None:
+    _, problem = posed(RECIPE, shelves, registry)
+    assert [stage.name for stage in problem.stages] == ["invert", "tune", "edit"]
+    edit = problem.stages[-1]
+    assert edit.solve_for == {"latent"}
+    assert weights(edit) == compose.WEIGHTS["edit"]
+    looks = {term.name: term.look for term in edit.terms}
+    assert looks["reconstruction"] == looks["identity"] == Fixed()
+    assert looks["latent"] is None
+    assert looks["guidance"] == Nearby(0.15), "held to what the guidance sees"
+    assert {term.name: term.sees for term in edit.terms}["identity"] == 0.7
+    assert all(term.against is None for term in edit.terms)
+    assert edit.steps == compose.STEPS["edit"]
+
+
+def test_an_inversion_has_no_edit_and_no_guidance(shelves: Shelves, registry: Registry) -> None:
+    plan, problem = posed(Recipe(task="invert", backbone="toy", guidance="words"), shelves, registry)
+    assert [stage.name for stage in problem.stages] == ["invert", "tune"]
+    assert plan.guidance is None
+    assert problem.guidance is None
+
+
+def test_the_papers_recipe_is_joint_from_near_the_mean_then_tuned_on_the_same_terms(
+    shelves: Shelves, registry: Registry
+) -> None:
+    _, problem = posed(RECIPE.changed(recipe="paper"), shelves, registry)
+    joint, tune = problem.stages
+    assert (joint.name, tune.name) == ("joint", "tune")
+    assert joint.solve_for == {"latent", "noise"}
+    assert weights(joint) == {
+        **{name: value for name, value in compose.WEIGHTS["joint"].items() if name != "latent"},
+        "silhouette": 1.0,
+        "noise": compose.NOISE_WEIGHT,
+    }
+    assert tune.terms[0] is next(term for term in joint.terms if term.name == "reconstruction")
+    assert joint.wander is not None
+    assert joint.wander(0.0) > 0
+    assert joint.wander(0.8) == 0
+    start, mean = problem.start.source.w, ToyGenerator().mean().w
+    away = (start - mean).abs().max()
+    assert 0 < away < 0.5
+    assert torch.equal(start[:, 0], start[:, 1]), "near the mean in W, not in W+"
+    _, again = posed(RECIPE.changed(recipe="paper"), shelves, registry)
+    assert torch.equal(again.start.source.w, start)
+    _, other = posed(RECIPE.changed(recipe="paper", seed=1), shelves, registry)
+    assert not torch.equal(other.start.source.w, start)
+
+
+def test_the_users_weights_and_steps_go_before(shelves: Shelves, registry: Registry) -> None:
+    recipe = RECIPE.changed(weights=Weights(identity=0.0, guidance=2.5), steps={"edit": 7, "tune": 0}, size=16)
+    _, problem = posed(recipe, shelves, registry)
+    edit = problem.stages[-1]
+    assert weights(edit) == {**compose.WEIGHTS["edit"], "identity": 0.0, "guidance": 2.5}
+    assert [stage.steps for stage in problem.stages] == [5, 0, 7]
+    assert edit.size == 16
+    assert edit.terms[0].weight == Constant(2.5)
+
+
+def test_parts_are_left_out_on_request(shelves: Shelves, registry: Registry) -> None:
+    plan, problem = posed(RECIPE.changed(tuner="none", identity="none"), shelves, registry)
+    assert [stage.name for stage in problem.stages] == ["invert", "edit"]
+    assert plan.identity is None
+    assert plan.tuner is None
+    assert "identity" not in weights(problem.stages[-1])
+
+
+def test_a_source_prompt_makes_the_guidance_compare(shelves: Shelves, registry: Registry) -> None:
+    _, problem = posed(RECIPE.changed(source_prompt="a woman"), shelves, registry)
+    against = {term.name: term.against for term in problem.stages[-1].terms}
+    assert against == {"guidance": "source", "reconstruction": None, "identity": None, "latent": None}
+
+
+def test_a_stage_that_is_not_there_takes_no_steps(shelves: Shelves, registry: Registry) -> None:
+    with pytest.raises(UnknownName, match=r"'edti'.*Did you mean 'edit'"):
+        posed(RECIPE.changed(steps={"edti": 4}), shelves, registry)
+    with pytest.raises(UnknownName, match="'joint'"):
+        posed(RECIPE.changed(steps={"joint": 4}), shelves, registry)
+
+
+def test_the_pack_is_the_first_that_is_complete_on_this_machine(shelves: Shelves, registry: Registry) -> None:
+    plan = compose.plan(RECIPE, shelves, registry)
+    assert plan.pack == "starter"
+    assert plan.scene.name == "toy/starter"
+    assert plan.identity is not None
+    assert plan.identity.weights is not None
+    assert plan.identity.weights.card.name == "arcface/starter", "packs never mix"
+    with pytest.raises(MissingWeights):
+        compose.plan(RECIPE.changed(weights_pack="official"), shelves, registry)
+    with pytest.raises(UnknownName, match="Did you mean 'starter'"):
+        compose.plan(RECIPE.changed(weights_pack="startre"), shelves, registry)
+
+
+def test_a_default_identity_that_does_not_fit_is_left_out_with_a_note(shelves: Shelves, registry: Registry) -> None:
+    plan = compose.plan(RECIPE.changed(weights_cards={"generator": "toy/cats"}), shelves, registry)
+    assert plan.pack == "cats", "a pack of cats is complete without an identity for faces"
+    assert plan.identity is None
+    assert plan.notes == ("arcface knows face; this generator draws cat, so it is left out.",)
+
+
+def test_an_identity_or_guidance_that_the_user_named_and_does_not_fit_is_refused(
+    shelves: Shelves, registry: Registry
+) -> None:
+    cats = RECIPE.changed(weights_cards={"generator": "toy/cats"}, weights_pack="cats", identity="arcface")
+    with pytest.raises(DomainMismatch, match=r"arcface knows face; this generator draws cat.*--identity none"):
+        compose.plan(cats, shelves, registry)
+    with pytest.raises(DomainMismatch, match="cars knows car; this generator draws face"):
+        compose.plan(RECIPE.changed(guidance="cars"), shelves, registry)
+
+
+def test_weights_by_name_must_be_for_that_part(shelves: Shelves, registry: Registry) -> None:
+    with pytest.raises(InputError, match="are for the identity 'arcface', not for the generator 'toy'"):
+        compose.plan(RECIPE.changed(weights_cards={"generator": "arcface/starter"}), shelves, registry)
+
+
+def test_options_are_the_cards_then_the_users_and_checked(shelves: Shelves, registry: Registry) -> None:
+    assert compose.plan(RECIPE, shelves, registry).generator.options == {"depth": 9}
+    own = RECIPE.changed(options={"toy": {"depth": "4"}})
+    assert compose.plan(own, shelves, registry).generator.options == {"depth": 4}
+    with pytest.raises(InputError, match="toy has no option 'width'; it has: depth"):
+        compose.plan(RECIPE.changed(options={"toy": {"width": 4}}), shelves, registry)
+    with pytest.raises(UnknownName, match="Did you mean 'toy'"):
+        compose.plan(RECIPE.changed(options={"toi": {}}), shelves, registry)
+
+
+def test_a_silhouette_needs_masks_on_both_sides(shelves: Shelves, registry: Registry) -> None:
+    paper = RECIPE.changed(recipe="paper")
+    assert "silhouette" in weights(posed(paper, shelves, registry)[1].stages[0])
+    assert "silhouette" not in weights(posed(paper, shelves, registry, mask=False)[1].stages[0])
+
+
+@pytest.mark.parametrize("prompt", ["", " \n", "12 !"])
+def test_an_empty_sentence_is_refused(prompt: str, shelves: Shelves, registry: Registry) -> None:
+    with pytest.raises(InputError, match="the sentence is empty"):
+        compose.plan(RECIPE.changed(prompt=prompt), shelves, registry)
+
+
+def test_words_are_said_and_never_cut() -> None:
+    assert compose.word_notes(Aim(), RECIPE) == []
+    notes = compose.word_notes(Aim(), RECIPE.changed(prompt="a zorp woman", negative="blue blick"))
+    assert ["zorp" in note for note in notes] == [True, False]
+    assert ["blick" in note for note in notes] == [False, True]
+    with pytest.raises(InputError, match="knows none of the words of the negative prompt"):
+        compose.word_notes(Aim(), RECIPE.changed(negative="blick"))
+    with pytest.raises(InputError, match="takes 7 tokens and words reads 6"):
+        compose.word_notes(Aim(), RECIPE.changed(prompt="a woman a woman a blue woman"))
+
+
+def test_strength_belongs_to_edits_of_the_default_recipe() -> None:
+    compose.check_strength(RECIPE.changed(strength=0.5))
+    with pytest.raises(Unsupported, match="tunes the generator after the edit"):
+        compose.check_strength(RECIPE.changed(strength=0.5, recipe="paper"))
+    with pytest.raises(Unsupported, match="there is no edit"):
+        compose.check_strength(RECIPE.changed(strength=0.5, task="invert"))
+
+
+def test_observers_of_plugins_are_built_with_their_options() -> None:
+    seen: list[object] = []
+
+    class Watching:
+        @hookimpl
+        def register_observers(self, register):
+            register(Card("watch", "Watches.", lambda d, w, depth: lambda event: seen.append(depth), options=Options))
+            register(Card("sick", "Fails.", lambda d, w: 1 / 0))
+
+    shelves = Shelves(watching=Watching())
+    guests, notes = compose.guests(RECIPE.changed(options={"watch": {"depth": 5}}), shelves, CPU)
+    guests["watch"](None)  # type: ignore[arg-type]
+    assert seen == [5]
+    assert list(guests) == ["watch"]
+    assert notes == ["the observer 'sick' cannot be built (ZeroDivisionError: division by zero); it sees nothing"]
