@@ -47,12 +47,12 @@ def results(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, t
     return {name: (train(name, data, root / name), train(name, data, root / f"{name}-2", pieces=2)) for name in RECIPES}
 
 
-def train(name: str, data: Path, out: Path, pieces: int = 1) -> Path:
+def train(name: str, data: Path, out: Path, pieces: int = 1, *more: str) -> Path:
     module = import_module(f"facednerf_starter.train.{name}")
     parser = argparse.ArgumentParser()
     module.add_arguments(parser)
     words = ["--data", str(data), "--out", str(out), "--device", "cpu", "--steps", "4", "--batch", "4"]
-    args = parser.parse_args([*words, "--held", "3", "--tiny"])
+    args = parser.parse_args([*words, "--held", "3", "--tiny", *more])
     with pytest.MonkeyPatch.context() as patch:
         if pieces > 1:
             patch.setattr(Piece, "run", partialmethod(Piece.run, at_most=4 // pieces))
@@ -80,6 +80,15 @@ def test_half_precision_and_a_card_are_left_behind(results: dict[str, tuple[Path
     assert card["measured_on_held_out_heads"]
     assert card["limits"]
     assert not [path for path in folder.iterdir() if path.suffix in (".pt", ".pkl", ".part")]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_run_that_is_closed_early_leaves_its_file_and_says_so(data: Path, tmp_path: Path, name: str) -> None:
+    train(name, data, tmp_path, 1, "--minutes", "0")
+    assert not (tmp_path / f"{name}.safetensors").exists()
+    train(name, data, tmp_path, 1, "--minutes", "0", "--close")
+    assert load_file(tmp_path / f"{name}.safetensors")
+    assert not json.loads((tmp_path / f"{name}.card.json").read_text())["finished"]
 
 
 def config_of(folder: Path, name: str) -> dict[str, object]:

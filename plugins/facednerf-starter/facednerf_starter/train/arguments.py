@@ -19,7 +19,7 @@ def add_run_arguments(parser: argparse.ArgumentParser, *, batch: int) -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, help="steps in all; without it the clock decides")
     parser.add_argument("--total", type=float, help="minutes of all pieces, by which the clock decides (default: one piece)")
-    parser.add_argument("--close", action="store_true", help="export what there is when this piece ends (generator)")
+    parser.add_argument("--close", action="store_true", help="export when this piece ends, all steps done or not")
     parser.add_argument("--batch", type=int, default=batch, help=f"samples in a step (default {batch})")
     parser.add_argument("--held", type=int, default=50, help="every so many-th head is held out (default 50)")
     parser.add_argument("--tiny", action="store_true", help="a very small network, to try the recipe in seconds")

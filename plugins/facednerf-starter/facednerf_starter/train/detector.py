@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> None:
         adam.step()
         return {name: value.detach() for name, value in parts.items()}
 
-    if not piece.run(one_step, args.minutes, total=args.total, every=100):
+    if not (piece.run(one_step, args.minutes, total=args.total, every=100) or args.close):
         return
     best = FaceReader(**config).to(device).eval()
     piece.average_into("detector", best)

@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
         adam.step()
         return {"direction": direction.detach(), "agreement": agreement.detach(), "relation": relation.detach()}
 
-    if not piece.run(one_step, args.minutes, total=args.total, every=100):
+    if not (piece.run(one_step, args.minutes, total=args.total, every=100) or args.close):
         return
     best = IResNet(**config).to(device).eval()
     piece.average_into("identity", best)

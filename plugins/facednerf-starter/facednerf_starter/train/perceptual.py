@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> None:
         adam.step()
         return {name: value.detach() for name, value in parts.items()}
 
-    if not piece.run(one_step, args.minutes, total=args.total, every=100):
+    if not (piece.run(one_step, args.minutes, total=args.total, every=100) or args.close):
         return
     piece.average_into("perceptual", network).eval()
     piece.average_into("readout", readout).eval()
