@@ -37,7 +37,7 @@ NOISE_WEIGHT = 1e3  # of the regularity of noise maps, as published
 LEARNING_RATE = {EDIT: 0.08, JOINT: 0.03}  # in units of W's deviation
 WEIGHTS: Mapping[str, Mapping[str, float]] = {  # of each term where neither user nor card says otherwise
     EDIT: {"reconstruction": 0.2, "identity": 0.3, "guidance": 4.0, "latent": 0.02},
-    JOINT: {"reconstruction": 1.0, "identity": 0.5, "guidance": 1.0, "latent": 0.0},
+    JOINT: {"reconstruction": 1.0, "identity": 0.5, "guidance": 1.0},
 }
 
 

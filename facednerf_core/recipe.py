@@ -25,8 +25,7 @@ class Weights:
     reconstruction: float | None = None  # lambda_1's partner: VGG16 features against the photo, Eq. 2
     identity: float | None = None  # Eq. 3
     guidance: float | None = None  # Eq. 4 and 5
-    illumination: float | None = None  # Eq. 7
-    latent: float | None = None  # the pull towards where the stage began (default) or the mean (Eq. 9, paper)
+    latent: float | None = None  # the pull towards where the edit began; the paper's recipe has none
     locality: float | None = None  # how strongly tuning is kept to the photo's neighbourhood
 
 

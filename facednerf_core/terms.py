@@ -59,17 +59,6 @@ class Fade:
 
 
 @dataclass(frozen=True)
-class Line:
-    """From `start` to `end` in a straight line."""
-
-    start: float
-    end: float
-
-    def __call__(self, progress: float) -> float:
-        return self.start + (self.end - self.start) * progress
-
-
-@dataclass(frozen=True)
 class Loss:
     """A term's verdict: a value for each subject, and numbers worth showing."""
 
