@@ -38,7 +38,7 @@ class Card(Generic[Product]):
     build: Build[Product]
     domains: tuple[str, ...] = (ANY,)  # face, head, cat, car, body, or any
     sees: float = 3.2  # the largest |yaw| it can judge, radians
-    weight: float = 1.0  # of the term it makes, unless the user says otherwise
+    weight: float = 1.0  # a factor on its term in every stage: less where its loss is larger than others of its kind
     options: type = NoOptions  # a dataclass: its fields are the plugin's options
     needs_weights: bool = True
     api: int = API_VERSION

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from facednerf_core.cards import Card, LocalWeights, WeightsCard
 from facednerf_core.errors import DomainMismatch, InputError, UnknownName, Unsupported
-from facednerf_core.recipe import Recipe
+from facednerf_core.recipe import Recipe, Weights
 from facednerf_core.terms import Against, Constant, Fade, Ramp, Stage, Term
 from facednerf_core.views import Fixed, Nearby, Orbit, within
 from facednerf_core.weights import AUTO
@@ -35,7 +35,7 @@ STEPS = {EDIT: 110, JOINT: 500}
 PIXELS = 4.0  # of the pixel part of the reconstruction: a small VGG16 alone leaves colours loose
 NOISE_WEIGHT = 1e3  # of the regularity of noise maps, as published
 LEARNING_RATE = {EDIT: 0.08, JOINT: 0.03}  # in units of W's deviation
-WEIGHTS: Mapping[str, Mapping[str, float]] = {  # of each term where neither user nor card says otherwise
+WEIGHTS: Mapping[str, Mapping[str, float]] = {  # of each term; the plugin's card and the user multiply them
     EDIT: {"reconstruction": 0.2, "identity": 0.3, "guidance": 4.0, "latent": 0.02},
     JOINT: {"reconstruction": 1.0, "identity": 0.5, "guidance": 1.0},
 }
@@ -262,10 +262,10 @@ def problem(plan: Plan, built: Built, subject: Subject) -> Problem:
     from facednerf_core.compute import rng
     from facednerf_core.loop import Problem, State
 
-    recipe = plan.recipe
-    terms = _terms(plan, built, subject)
+    terms = {name: replace(term, scale=_scale(plan, name)) for name, term in _terms(plan, built, subject).items()}
+    recipe = plan.recipe.changed(weights=Weights())  # the terms carry the user's: no stage must count them twice
     if recipe.recipe == "paper":
-        start, stages = _paper(plan, built, subject, terms)
+        start, stages = _paper(recipe, built, subject, terms)
     else:
         start = built.inverter.begin(built.generator, subject, rng(recipe.seed, "begin"))
         stages = list(built.inverter.stages(recipe, terms))
@@ -277,11 +277,12 @@ def problem(plan: Plan, built: Built, subject: Subject) -> Problem:
     for name in recipe.steps:
         if name not in known:
             raise UnknownName("stage", name, known, "Give steps as --steps STAGE=NUMBER.")
+    stages = _weighed(plan.recipe, stages)
     return Problem(built.generator, State.begin(start, subject.view), stages, recipe.seed, built.guidance)
 
 
 def _terms(plan: Plan, built: Built, subject: Subject) -> dict[str, Term]:
-    """Every term that the plan's plugins offer, at weight 1, with the look each is made for."""
+    """Every term that the plan's plugins offer, with the look each is made for."""
     from facednerf_core import losses
 
     deviation = built.generator.deviation()
@@ -304,13 +305,40 @@ def _terms(plan: Plan, built: Built, subject: Subject) -> dict[str, Term]:
     return terms
 
 
-def weighted(recipe: Recipe, stage: str, term: Term, default: float | None = None) -> Term:
-    """The term with the weight that the user, or else the recipe, gives it."""
-    from dataclasses import replace
+def _scale(plan: Plan, term: str) -> float:
+    """What the weights of a term are multiplied by in all stages: the plugin's own factor and the user's."""
+    part = {"identity": plan.identity, "guidance": plan.guidance}.get(term)
+    return (1.0 if part is None else part.card.weight) * plan.recipe.weights.given().get(term, 1.0)
 
-    given = getattr(recipe.weights, term.name, None)
-    chosen = given if given is not None else default if default is not None else WEIGHTS.get(stage, {}).get(term.name, 1.0)
-    return replace(term, weight=Constant(chosen))
+
+def _weighed(recipe: Recipe, stages: Sequence[Stage]) -> list[Stage]:
+    """The stages with the factors that the user gives for terms of one stage.
+
+    Raises:
+        UnknownName: a factor, of one stage or of all, is for a term that is not there, and so would do nothing.
+    """
+    terms = {stage.name: {term.name for term in stage.terms} for stage in stages}
+    every = set().union(*terms.values())
+    for name in recipe.weights.given():
+        if name not in every:
+            raise UnknownName("term", name, every, "Its weight would do nothing in this run.")
+    for stage, factors in recipe.stage_weights.items():
+        if stage not in terms:
+            raise UnknownName("stage", stage, terms, "Give weights as --weight STAGE.TERM=FACTOR.")
+        for name in factors:
+            if name not in terms[stage]:
+                raise UnknownName(f"term of stage {stage!r}", name, terms[stage])
+    own = recipe.stage_weights
+    return [replace(stage, terms=[_scaled(term, own.get(stage.name, {})) for term in stage.terms]) for stage in stages]
+
+
+def _scaled(term: Term, factors: Mapping[str, float]) -> Term:
+    return replace(term, scale=term.scale * factors.get(term.name, 1.0))
+
+
+def _weighted(stage: str, term: Term) -> Term:
+    """The term with the weight that a stage of the core gives it."""
+    return replace(term, weight=Constant(WEIGHTS[stage].get(term.name, 1.0)))
 
 
 def _edit(recipe: Recipe, terms: Mapping[str, Term]) -> Stage:
@@ -319,7 +347,7 @@ def _edit(recipe: Recipe, terms: Mapping[str, Term]) -> Stage:
     return Stage(
         EDIT,
         frozenset({"latent"}),
-        [weighted(recipe, EDIT, terms[name]) for name in names],
+        [_weighted(EDIT, terms[name]) for name in names],
         recipe.steps.get(EDIT, STEPS[EDIT]),
         {"latent": LEARNING_RATE[EDIT]},
         Ramp(1.0, rise=0.05, fall=0.3),
@@ -328,21 +356,21 @@ def _edit(recipe: Recipe, terms: Mapping[str, Term]) -> Stage:
     )
 
 
-def _paper(plan: Plan, built: Built, subject: Subject, terms: Mapping[str, Term]) -> tuple[Any, list[Stage]]:
+def _paper(recipe: Recipe, built: Built, subject: Subject, terms: Mapping[str, Term]) -> tuple[Any, list[Stage]]:
     """The published recipe: Eq. 1 jointly from near the mean, then pivotal tuning on the same terms (Eq. 8)."""
     import torch
 
     from facednerf_core import losses
     from facednerf_core.compute import rng
 
-    recipe, generator = plan.recipe, built.generator
+    generator = built.generator
     mean = generator.mean()
     subjects = subject.view.camera.shape[0]
     draws = torch.randn(subjects, 1, mean.w.shape[-1], generator=rng(recipe.seed, "begin")).to(mean.w)
     near = mean.w.expand(subjects, -1, -1) + 0.05 * draws * generator.deviation()
     start = mean.with_w(near.contiguous())
     names = [name for name in ("reconstruction", "identity", "guidance", "silhouette") if name in terms]
-    same = [weighted(recipe, JOINT, terms[name]) for name in names]
+    same = [_weighted(JOINT, terms[name]) for name in names]
     joint = [*same, Term("noise", None, losses.noise_regularity(), Constant(NOISE_WEIGHT))] if start.noise else same
     stages = [
         Stage(

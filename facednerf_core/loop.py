@@ -170,9 +170,9 @@ class _Descent:
 
     def step(self, index: int) -> tuple[dict[str, float], dict[str, float]]:
         """One step of gradient descent; returns each term's weighted loss, and what terms wish to show."""
-        terms = [term for term in self.stage.terms if term.weight(index / self.stage.steps) != 0]
+        terms = [term for term in self.stage.terms if term.counts(index / self.stage.steps) != 0]
         verdicts = self._score(terms, index)
-        weighted = {term.name: term.weight(index / self.stage.steps) * verdicts[term.name].value.sum() for term in terms}
+        weighted = {term.name: term.counts(index / self.stage.steps) * verdicts[term.name].value.sum() for term in terms}
         for name, value in weighted.items():
             if not torch.isfinite(value):
                 raise Diverged(self._complaint(name, index, f"its value is {value.item()}"))

@@ -17,16 +17,20 @@ SMALLEST = 16  # pixels, of a rendering's height
 
 @dataclass(frozen=True)
 class Weights:
-    """How much each term counts; None takes the plugin's or recipe's own default.
+    """Factors on what the stages give each term, in every stage that has it: 2 doubles it, 0 leaves it out, None is 1.
 
-    One unit of weight means the same whatever the rendering's size: see docs/architecture.md for the paper's lambdas.
+    What the stages give, and how the paper's lambdas map onto it, is in docs/architecture.md.
     """
 
-    reconstruction: float | None = None  # lambda_1's partner: VGG16 features against the photo, Eq. 2
+    reconstruction: float | None = None  # VGG16 features against the photo, Eq. 2
     identity: float | None = None  # Eq. 3
     guidance: float | None = None  # Eq. 4 and 5
-    latent: float | None = None  # the pull towards where the edit began; the paper's recipe has none
+    latent: float | None = None  # the pull towards where the stage began; the paper's recipe has none
     locality: float | None = None  # how strongly tuning is kept to the photo's neighbourhood
+
+    def given(self) -> dict[str, float]:
+        """The factors that were set, by term."""
+        return {item.name: value for item in fields(self) if (value := getattr(self, item.name)) is not None}
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class Recipe:
     weights_pack: str = "auto"  # a pack's name; auto: official where complete, else starter
     weights_cards: Mapping[str, str] = field(default_factory=dict)  # kind -> weights card, to mix packs by name
     weights: Weights = field(default_factory=Weights)
+    stage_weights: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # stage -> term -> a factor there alone
     steps: Mapping[str, int] = field(default_factory=dict)  # stage -> steps, where not the recipe's own
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # plugin -> its options
     strength: float = 1.0  # 0 is the inversion, 1 the edit, more goes beyond
@@ -70,7 +75,9 @@ class Recipe:
                 raise InputError(f"steps of stage {stage!r} must be at least 0, not {count}.")
         if self.size is not None and self.size < SMALLEST:
             raise InputError(f"size must be at least {SMALLEST} pixels, not {self.size}.")
-        numbers = {"strength": [self.strength], "camera": self.camera or [], "weights": _given(self.weights)}
+        factors = list(self.weights.given().values())
+        factors += [value for terms in self.stage_weights.values() for value in terms.values()]
+        numbers = {"strength": [self.strength], "camera": self.camera or [], "weights": factors}
         for name, values in numbers.items():
             if not all(math.isfinite(value) for value in values):
                 raise InputError(f"{name} must be finite, not {', '.join(map(str, values))}.")
@@ -122,10 +129,6 @@ class Recipe:
             return tomllib.loads(blob.decode())
         except ValueError as error:  # of TOML, or of UTF-8
             raise InputError(f"{path} is not valid TOML: {error}.") from error
-
-
-def _given(weights: Weights) -> list[float]:
-    return [value for item in fields(weights) if (value := getattr(weights, item.name)) is not None]
 
 
 def _without_none(data: dict[str, Any]) -> dict[str, Any]:

@@ -88,7 +88,7 @@ LossFn = Callable[["Rendering | None", Step], Loss]
 
 @dataclass(frozen=True)
 class Term:
-    """A loss, from where it looks, and how much it counts."""
+    """A loss, from where it looks, and how much it counts: a stage sets `weight`, `scale` multiplies it in all stages."""
 
     name: str
     look: Look | None  # None: a term on the latent alone
@@ -96,6 +96,11 @@ class Term:
     weight: Schedule = field(default_factory=Constant)
     against: Against | None = None
     sees: float = math.inf  # views whose |yaw| is larger are skipped, radians
+    scale: float = 1.0  # by the plugin's card and the user; an inverter that weighs an offered term leaves it alone
+
+    def counts(self, progress: float) -> float:
+        """How much it counts at this point of a stage."""
+        return self.scale * self.weight(progress)
 
 
 @dataclass(frozen=True)

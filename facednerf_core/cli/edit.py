@@ -26,7 +26,12 @@ Cards = Annotated[list[str] | None, typer.Option("--weights-card", metavar="KIND
 How = Annotated[str | None, typer.Option("--recipe", help="default (invert, tune, edit) or paper (Eq. 1, then Eq. 8).")]
 Steps = Annotated[list[str] | None, typer.Option(metavar="STAGE=N", help="Steps of a stage, such as edit=60.")]
 Loss = Annotated[
-    list[str] | None, typer.Option("--weight", metavar="TERM=X", help="Weight of a loss, such as identity=0.5.")
+    list[str] | None,
+    typer.Option(
+        "--weight",
+        metavar="[STAGE.]TERM=X",
+        help="Factor on a loss in every stage that has it, such as identity=2, or in one stage, edit.identity=2.",
+    ),
 ]
 Options = Annotated[list[str] | None, typer.Option("--option", metavar="PLUGIN.NAME=X", help="An option of a plugin.")]
 Camera = Annotated[str | None, typer.Option(metavar="YAW,PITCH", help="Where the face looks, in radians.")]
@@ -214,9 +219,7 @@ def _parsed(
     if steps:
         fields["steps"] = {name: _number(value, int, text) for text in steps for name, value in [_pair(text, "--steps")]}
     if weights:
-        fields["weights"] = {
-            name: _number(value, float, text) for text in weights for name, value in [_pair(text, "--weight")]
-        }
+        fields |= _factors(weights)
     if options:
         fields["options"] = {}
         for text in options:
@@ -230,6 +233,17 @@ def _parsed(
     if crop is not None:
         fields["crop"] = _numbers(crop, 3, "--crop X,Y,SIDE")
     return fields
+
+
+def _factors(weights: list[str]) -> dict[str, Any]:
+    """TERM=X goes to all stages, STAGE.TERM=X to one."""
+    everywhere: dict[str, float] = {}
+    alone: dict[str, dict[str, float]] = {}
+    for text in weights:
+        name, value = _pair(text, "--weight")
+        stage, _, term = name.rpartition(".")
+        (alone.setdefault(stage, {}) if stage else everywhere)[term] = _number(value, float, text)
+    return {"weights": everywhere, "stage_weights": alone}
 
 
 def _pair(text: str, flag: str) -> tuple[str, str]:

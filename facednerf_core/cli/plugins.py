@@ -108,7 +108,7 @@ def _show_card(shelves: Shelves, kind: str, card: Card[Any]) -> None:
     source = f"{origin.distribution} {origin.version}".strip() or "this process"
     out.print(f"plugin {origin.plugin} from {source}; domains {', '.join(card.domains)}")
     if kind in {"guidance", "identity", "relighter"}:
-        out.print(f"judges views up to {card.sees:g} rad of yaw; weight of its term {card.weight:g}")
+        out.print(f"judges views up to {card.sees:g} rad of yaw; factor on the weight of its term {card.weight:g}")
     options = fields(card.options)
     if options:
         rows = [(item.name, _type(item), escaped(_default(item))) for item in options]

@@ -190,6 +190,10 @@ def test_a_word_that_is_not_known_is_said_and_the_run_goes_on(fdn: Fdn, photo: P
         (("--weight", "identity="), ("say NAME=VALUE",)),
         (("--weight", "identiy=1"), ("no loss weight named 'identiy'", "Did you mean 'identity'?")),
         (("--weight", "identity=nan"), ("weights must be finite",)),
+        (("--weight", "edit.identity=nan"), ("weights must be finite",)),
+        (("--weight", "edti.identity=2"), ("no stage named 'edti'", "Did you mean 'edit'?")),
+        (("--weight", "edit.identiy=2"), ("no term of stage 'edit' named 'identiy'", "Did you mean 'identity'?")),
+        (("--recipe", "paper", "--weight", "latent=2"), ("no term named 'latent'", "would do nothing")),
         (("--strength", "inf"), ("strength must be finite",)),
         (("--option", "eg3d=5"), ("say PLUGIN.NAME=VALUE",)),
         (("--option", "eg3d.ray=5"), ("eg3d has no option 'ray'", "rays")),
@@ -234,13 +238,27 @@ def test_the_command_line_goes_above_the_config(fdn: Fdn, photo: Path, install) 
     install("facednerf-calm", CALM, facednerf={"calm": "facednerf_calm"})
     lines = ["seed = 5", 'guidance = "calm"', "steps = {edit = 9, tune = 9}", "frames = 4", "[weights]", "identity = 0.7"]
     Path("mine.toml").write_text("\n".join(lines))
-    words = ("--config", "mine.toml", *SHORT, "--steps", "edit=1", "--weight", "guidance=2", "--out", "out", "--json")
+    words = (
+        "--config",
+        "mine.toml",
+        *SHORT,
+        "--steps",
+        "edit=1",
+        "--weight",
+        "guidance=2",
+        "--weight",
+        "edit.guidance=0.5",
+        "--out",
+        "out",
+        "--json",
+    )
     code, out, err = fdn("edit", photo, "blue hair", *words)
     assert code == 0, err
     recipe = json.loads(Path("out/run.json").read_text())["recipe"]
     assert (recipe["seed"], recipe["guidance"], recipe["frames"]) == (5, "calm", 0)
     assert recipe["steps"] == {"edit": 1, "tune": 0, "invert": 1, "refine": 0}
     assert recipe["weights"] == {"identity": 0.7, "guidance": 2.0}
+    assert recipe["stage_weights"] == {"edit": {"guidance": 0.5}}
     assert json.loads(out)["files"]["after.png"] == "out/after.png"
     assert err == ""
 

@@ -19,7 +19,7 @@ from facednerf_core.perceptual import Perceptual, Vgg16
 from facednerf_core.plugins import Shelves
 from facednerf_core.recipe import Recipe, Weights
 from facednerf_core.scene import Subject
-from facednerf_core.terms import Constant, Loss, Stage
+from facednerf_core.terms import Loss, Stage
 from facednerf_core.views import Fixed, Nearby
 from facednerf_core.weights import Registry
 from tests.toy import ToyGenerator
@@ -81,6 +81,7 @@ class Toys:
     @hookimpl
     def register_guidances(self, register):
         register(Card("words", "Words.", lambda d, w: Aim(), sees=0.15, needs_weights=False))
+        register(Card("loud", "A large loss.", lambda d, w: Aim(), weight=0.25, needs_weights=False))
         register(Card("cars", "Cars only.", lambda d, w: Aim(), domains=("car",), needs_weights=False))
 
     @hookimpl
@@ -139,7 +140,7 @@ def posed(recipe: Recipe, shelves: Shelves, registry: Registry, mask: bool = Tru
 
 
 def weights(stage: Stage) -> dict[str, float]:
-    return {term.name: term.weight(0.5) for term in stage.terms}
+    return {term.name: term.counts(0.5) for term in stage.terms}
 
 
 def test_the_default_recipe_inverts_tunes_and_edits(shelves: Shelves, registry: Registry) -> None:
@@ -176,7 +177,7 @@ def test_the_papers_recipe_is_joint_from_near_the_mean_then_tuned_on_the_same_te
         "silhouette": 1.0,
         "noise": compose.NOISE_WEIGHT,
     }
-    assert tune.terms[0] is next(term for term in joint.terms if term.name == "reconstruction")
+    assert tune.terms[0] == next(term for term in joint.terms if term.name == "reconstruction")
     assert joint.wander is not None
     assert joint.wander(0.0) > 0
     assert joint.wander(0.8) == 0
@@ -190,14 +191,70 @@ def test_the_papers_recipe_is_joint_from_near_the_mean_then_tuned_on_the_same_te
     assert not torch.equal(other.start.source.w, start)
 
 
-def test_the_users_weights_and_steps_go_before(shelves: Shelves, registry: Registry) -> None:
-    recipe = RECIPE.changed(weights=Weights(identity=0.0, guidance=2.5), steps={"edit": 7, "tune": 0}, size=16)
-    _, problem = posed(recipe, shelves, registry)
-    edit = problem.stages[-1]
-    assert weights(edit) == {**compose.WEIGHTS["edit"], "identity": 0.0, "guidance": 2.5}
+def test_the_users_steps_go_before(shelves: Shelves, registry: Registry) -> None:
+    _, problem = posed(RECIPE.changed(steps={"edit": 7, "tune": 0}, size=16), shelves, registry)
     assert [stage.steps for stage in problem.stages] == [5, 0, 7]
-    assert edit.size == 16
-    assert edit.terms[0].weight == Constant(2.5)
+    assert problem.stages[-1].size == 16
+
+
+@pytest.mark.parametrize("task", ["edit", "invert"])
+def test_a_users_weight_is_a_factor_in_every_stage_that_has_the_term(
+    task: Any, shelves: Shelves, registry: Registry
+) -> None:
+    recipe = RECIPE.changed(task=task)
+    plain = posed(recipe, shelves, registry)[1].stages
+    changed = posed(recipe.changed(weights=Weights(reconstruction=3.0)), shelves, registry)[1].stages
+    assert [stage.name for stage in changed] == ["invert", "tune", "edit"][: len(plain)]
+    for before, after in zip(plain, changed, strict=True):
+        assert weights(after) == {**weights(before), "reconstruction": 3 * weights(before)["reconstruction"]}
+
+
+def test_a_users_weight_can_be_for_one_stage(shelves: Shelves, registry: Registry) -> None:
+    factors = {"edit": {"identity": 0.0, "guidance": 2.0}, "invert": {"reconstruction": 0.5}}
+    _, problem = posed(RECIPE.changed(weights=Weights(guidance=1.5), stage_weights=factors), shelves, registry)
+    invert, tune, edit = problem.stages
+    own = compose.WEIGHTS["edit"]
+    assert weights(edit) == {**own, "identity": 0.0, "guidance": 3 * own["guidance"]}
+    assert weights(invert) == {"reconstruction": 0.5}
+    assert weights(tune) == {"reconstruction": 1.0}
+
+
+def test_a_plugins_own_factor_is_on_its_term(shelves: Shelves, registry: Registry) -> None:
+    for recipe, stage in ((RECIPE, "edit"), (RECIPE.changed(recipe="paper"), "joint")):
+        loud = recipe.changed(guidance="loud", weights=Weights(guidance=2.0))
+        stages = {item.name: weights(item) for item in posed(loud, shelves, registry)[1].stages}
+        assert stages[stage]["guidance"] == 0.25 * 2.0 * compose.WEIGHTS[stage]["guidance"]
+        assert stages[stage]["identity"] == compose.WEIGHTS[stage]["identity"]
+
+
+def test_an_inverter_finds_no_weights_to_count_twice(
+    shelves: Shelves, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    stages = Search.stages
+    monkeypatch.setattr(Search, "stages", lambda self, recipe, terms: seen.append(recipe) or stages(self, recipe, terms))
+    for recipe in ("default", "paper"):
+        posed(RECIPE.changed(recipe=recipe, weights=Weights(reconstruction=3.0)), shelves, registry)
+    assert [recipe.weights for recipe in seen] == [Weights()] * 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"recipe": "paper", "weights": Weights(latent=2.0)}, "no term named 'latent'.*would do nothing"),
+        ({"task": "invert", "weights": Weights(guidance=2.0)}, "no term named 'guidance'"),
+        ({"identity": "none", "weights": Weights(identity=2.0)}, "no term named 'identity'"),
+        ({"stage_weights": {"edti": {"identity": 2.0}}}, "no stage named 'edti'.*Did you mean 'edit'"),
+        (
+            {"stage_weights": {"edit": {"identiti": 2.0}}},
+            "no term of stage 'edit' named 'identiti'.*Did you mean 'identity'",
+        ),
+        ({"stage_weights": {"invert": {"guidance": 2.0}}}, "no term of stage 'invert' named 'guidance'"),
+    ],
+)
+def test_a_weight_that_would_do_nothing_is_refused(changes: Any, said: str, shelves: Shelves, registry: Registry) -> None:
+    with pytest.raises(UnknownName, match=said):
+        posed(RECIPE.changed(**changes), shelves, registry)
 
 
 def test_parts_are_left_out_on_request(shelves: Shelves, registry: Registry) -> None:

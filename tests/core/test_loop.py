@@ -85,10 +85,18 @@ def test_a_term_of_weight_zero_is_not_evaluated() -> None:
     def never(rendering: Rendering | None, step: Step) -> Loss:
         raise AssertionError("evaluated")
 
-    terms = [Term("fit", Fixed(), towards(0.3)), Term("off", Nearby(), never, Constant(0.0))]
-    task = problem(stage(terms=terms, steps=2))
-    assert "off" not in list(optimize(task))[-1].losses
+    off = [Term("off", Nearby(), never, Constant(0.0)), Term("out", Nearby(), never, Constant(2.0), scale=0.0)]
+    task = problem(stage(terms=[Term("fit", Fixed(), towards(0.3)), *off], steps=2))
+    assert set(list(optimize(task))[-1].losses) == {"fit"}
     assert task.generator.count.views == [1, 1]
+
+
+def test_a_terms_scale_multiplies_what_the_stage_gives_it() -> None:
+    fit = Term("fit", Fixed(), towards(0.3), Ramp(2.0))
+    scaled = Term("fit", Fixed(), towards(0.3), Ramp(1.0), scale=2.0)
+    one, other = (list(optimize(problem(stage(terms=[term], steps=3)))) for term in (fit, scaled))
+    assert [step.losses for step in one] == [step.losses for step in other]
+    assert_same(one[-1].state, other[-1].state)
 
 
 @pytest.mark.parametrize("stop", [1, 7, 12, 13, 20, 25])

@@ -18,6 +18,7 @@ FULL = Recipe(
     identity="none",
     weights_cards={"generator": "eg3d/starter"},
     weights=Weights(identity=0.5, locality=0.0),
+    stage_weights={"edit": {"reconstruction": 0.25}},
     steps={"edit": 0, "tune": 7},
     options={"eg3d": {"rays": 16}, "sds": {"scale": 30.0}},
     strength=0.5,
@@ -73,6 +74,8 @@ def _toml(value: object) -> str:
         ({"strength": math.nan}, "strength must be finite"),
         ({"camera": [math.inf, 0.0]}, "camera must be finite"),
         ({"weights": {"guidance": math.inf}}, "weights must be finite"),
+        ({"stage_weights": {"edit": {"guidance": math.nan}}}, "weights must be finite"),
+        ({"stage_weights": {"edit": 2.0}}, "recipe field 'stage_weights.edit"),
     ],
 )
 def test_what_cannot_be_is_said(data: dict[str, object], piece: str) -> None:
@@ -88,6 +91,11 @@ def test_what_cannot_be_is_said(data: dict[str, object], piece: str) -> None:
 def test_a_name_that_is_not_known_comes_with_the_nearest(data: dict[str, object], near: str) -> None:
     with pytest.raises(UnknownName, match=f"Did you mean '{near}'"):
         Recipe.from_dict(data)
+
+
+def test_weights_that_were_given_are_known_from_those_that_were_not() -> None:
+    assert FULL.weights.given() == {"identity": 0.5, "locality": 0.0}
+    assert Weights().given() == {}
 
 
 def test_a_recipe_of_no_name_is_refused_in_python_too() -> None:
