@@ -74,7 +74,7 @@ class WeightsCard:
 
     name: str  # of the form plugin/variant, such as eg3d/starter
     plugin: str  # the name the plugin's card carries
-    kind: str  # generator, guidance, identity, relighter, inverter, detector, perceptual
+    kind: str  # generator, guidance, identity, relighter, inverter, detector, metric, perceptual
     pack: str  # starter, official, or another set that belongs together; any: serves every pack, as what judges photos
     summary: str
     domains: tuple[str, ...] = (ANY,)
@@ -93,6 +93,7 @@ class WeightsCard:
     crop: Mapping[str, float] = field(default_factory=dict)  # how a photo is framed; see photos.py
     orbit: Mapping[str, Any] = field(default_factory=dict)  # arguments of views.Orbit
     background: Literal["own", "white", "black"] = "own"  # what stands behind the subject in its images
+    vocabulary: tuple[str, ...] = ()  # the only words that its text encoder knows; empty: any word, or no text at all
     options: Mapping[str, Any] = field(default_factory=dict)  # options that this set of weights wants by default
 
 

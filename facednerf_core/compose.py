@@ -246,7 +246,7 @@ def word_notes(guidance: Guidance, recipe: Recipe) -> list[str]:
         if set(_words(text)) <= set(unknown):
             raise InputError(
                 f"{recipe.guidance}'s text encoder knows none of the words of the {what}: {listed}. "
-                "Say it in other words, such as 'glasses', 'blue hair' or 'beard', or choose another --guidance."
+                f"Say it in other words (`fdn plugins show {recipe.guidance}` tells which), or choose another --guidance."
             )
         notes.append(f"the {what} has words that {recipe.guidance}'s text encoder never learnt: {listed}; they do nothing.")
     return notes

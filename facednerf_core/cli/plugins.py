@@ -125,6 +125,11 @@ def _show_card(shelves: Shelves, kind: str, card: Card[Any]) -> None:
             for item in weights
         ]
         print_table(("name", "pack", "domains", "licence", "state"), places, title="weights")
+        for item in weights:
+            if item.vocabulary:
+                out.print(
+                    f"{item.name} knows {len(item.vocabulary)} words and no others: fdn weights words {item.name}"
+                )
     elif card.needs_weights:
         out.print("[yellow]weights: it needs some, and no weights card is for it[/]")
     out.print()
@@ -136,6 +141,7 @@ def state(present: bool) -> str:
 
 
 def _plain(shelves: Shelves, kind: str, card: Card[Any]) -> dict[str, Any]:
+    weights = [item for item in shelves.weights.values() if (item.kind, item.plugin) == (kind, card.name)]
     options = {item.name: {"type": _type(item), "default": _default(item)} for item in fields(card.options)}
     return {
         "kind": kind,
@@ -145,7 +151,8 @@ def _plain(shelves: Shelves, kind: str, card: Card[Any]) -> dict[str, Any]:
         "sees": card.sees,
         "weight": card.weight,
         "options": options,
-        "weights": [item.name for item in shelves.weights.values() if (item.kind, item.plugin) == (kind, card.name)],
+        "weights": [item.name for item in weights],
+        "words": {item.name: len(item.vocabulary) for item in weights if item.vocabulary},
         **asdict(shelves.origins[kind, card.name]),
     }
 

@@ -113,6 +113,18 @@ def licence(name: Name, as_json: AsJson = False) -> None:
     print(f"source: {card.source or ('shipped with its distribution' if card.folder else 'its authors')}")
 
 
+@app.command()
+def words(name: Name, as_json: AsJson = False) -> None:
+    """Print the words that a text encoder knows, where it does not know all."""
+    card = _registry()[name]
+    if as_json:
+        print_json(card.vocabulary)
+    elif card.vocabulary:
+        console().print(", ".join(card.vocabulary), markup=False)
+    else:
+        print(f"{card.name} has no list of words: it takes any word, or no text at all.")
+
+
 def _plain(card: WeightsCard) -> dict[str, object]:
     return {
         "name": card.name,
@@ -122,6 +134,7 @@ def _plain(card: WeightsCard) -> dict[str, object]:
         "summary": card.summary,
         "domains": card.domains,
         "size": card.size,
+        "sha256": dict(card.sha256),
         "licence": card.licence,
         "terms_of_use": card.terms_of_use,
         "source": card.source,

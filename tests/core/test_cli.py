@@ -1,5 +1,6 @@
 """fdn: exit codes, messages without tracebacks, JSON that is nothing but JSON."""
 
+import hashlib
 import json
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 from facednerf_core import __version__
 from facednerf_core.cli import main
 
+DIGEST = hashlib.sha256(b"official").hexdigest()
 GOOD = """
 from dataclasses import dataclass, field
 from facednerf_core.cards import Card, WeightsCard
@@ -26,14 +28,31 @@ def register_generators(register):
 @hookimpl
 def register_weights(register):
     register(WeightsCard("round/big", "round", "generator", "official", "A big sphere.", domains=("face",),
-                         files={"net": "net.pkl"}, licence="Somebody's, non-commercial",
+                         files={"net": "net.pkl"}, licence="Somebody's, non-commercial", sha256={"source": "@DIGEST"},
                          terms_of_use="Not for sale.", source="https://example.org"))
 """
+GOOD = GOOD.replace("@DIGEST", DIGEST)
 RUNNER = """
 import sys
 def run(loud: bool = False):
     "Trains."
     print("trained", "loudly" if loud else "softly", "torch" in sys.modules)
+"""
+
+
+SPEAKER = """
+from facednerf_core.cards import Card, WeightsCard
+from facednerf_core.hookspecs import hookimpl
+
+@hookimpl
+def register_guidances(register):
+    register(Card("speaker", "Follows a sentence.", build=print))
+
+@hookimpl
+def register_weights(register):
+    words = ("a", "hat", "[red]")
+    register(WeightsCard("speaker/few", "speaker", "guidance", "starter", "Three words.", vocabulary=words))
+    register(WeightsCard("speaker/all", "speaker", "guidance", "official", "Any word."))
 """
 
 
@@ -145,6 +164,7 @@ def test_weights_are_imported_and_found_again(fdn, plugins, tmp_path, monkeypatc
     code, out, _ = fdn("weights", "--json")
     data = json.loads(out)
     assert data["weights"][0]["present"]
+    assert data["weights"][0]["sha256"] == {"source": DIGEST}
     assert data["packs"] == {"official": {"complete": True}}
     _, out, _ = fdn("weights", "path", "round/big", "--json")
     assert json.loads(out)["net"].endswith("net.pkl")
@@ -160,6 +180,20 @@ def test_weights_that_are_missing_say_how_to_get_them(fdn, plugins):
     code, _, err = fdn("weights", "path", "round/big")
     assert code == 2
     assert "fdn weights import round/big FILE" in err
+
+
+def test_the_words_of_a_closed_vocabulary_are_counted_and_printed(fdn, install, monkeypatch):
+    install("facednerf-speaker", SPEAKER, facednerf={"speaker": "facednerf_speaker"})
+    monkeypatch.setenv("FACEDNERF_PLUGINS", "speaker")
+    out = fdn("plugins", "show", "speaker")[1]
+    assert "speaker/few knows 3 words and no others: fdn weights words speaker/few" in out
+    assert "speaker/all knows" not in out
+    assert json.loads(fdn("plugins", "show", "speaker", "--json")[1])["plugins"][0]["words"] == {"speaker/few": 3}
+    assert fdn("weights", "words", "speaker/few")[:2] == (0, "a, hat, [red]\n")
+    assert json.loads(fdn("weights", "words", "speaker/few", "--json")[1]) == ["a", "hat", "[red]"]
+    assert "takes any word" in fdn("weights", "words", "speaker/all")[1]
+    assert json.loads(fdn("weights", "words", "speaker/all", "--json")[1]) == []
+    assert fdn("weights", "words", "speaker/fw")[0] == 2
 
 
 def test_path_is_the_cache(fdn, tmp_path, monkeypatch):

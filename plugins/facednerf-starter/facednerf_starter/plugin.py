@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from facednerf_core.interfaces import Detector
 
 FOLDER = Path(__file__).parent / "weights"
+HASHES = FOLDER / "sha256.json"  # file or folder -> SHA-256; written by `python -m facednerf_starter.train.exports`
+WORDS = FOLDER / "diffusion" / "tokenizer" / "vocabulary.txt"
 LICENCE = "Apache-2.0"
 DOMAINS = ("face", "head")
 FRAMING = {  # of the world's mean head: world.landmarks.points over 4000 draws
@@ -31,6 +35,19 @@ FRAMING = {  # of the world's mean head: world.landmarks.points over 4000 draws
 ORBIT = {"radius": 2.7, "pivot": (0.0, 0.0, 0.2), "focal": 4.2647, "yaw": 0.6, "pitch": 0.3}
 
 
+@cache
+def _hashes() -> dict[str, str]:
+    found: dict[str, str] = json.loads(HASHES.read_text(encoding="utf-8"))
+    return found
+
+
+def _hash(name: str) -> str:
+    """The SHA-256 that a file or folder of the weights should have."""
+    if name not in _hashes():
+        raise MissingWeights(f"{HASHES.name} has no {name}; run: python -m facednerf_starter.train.exports")
+    return _hashes()[name]
+
+
 def _card(kind: str, plugin: str, summary: str, files: dict[str, str], **more: Any) -> WeightsCard:
     """A weights card of files that this distribution ships."""
     size = sum(
@@ -40,7 +57,7 @@ def _card(kind: str, plugin: str, summary: str, files: dict[str, str], **more: A
         if part.is_file()
     )
     return WeightsCard(
-        f"{plugin}/starter",
+        more.pop("name", f"{plugin}/starter"),
         plugin,
         kind,
         more.pop("pack", "starter"),
@@ -48,6 +65,7 @@ def _card(kind: str, plugin: str, summary: str, files: dict[str, str], **more: A
         domains=more.pop("domains", DOMAINS),
         files=files,
         folder=FOLDER,
+        sha256={role: _hash(name) for role, name in files.items()},
         licence=LICENCE,
         size=size,
         **more,
@@ -95,6 +113,7 @@ def register_weights(register: Callable[[WeightsCard], None]) -> None:
             {"pipeline": "diffusion"},
             resolution=128,
             options={"scale": 20.0},
+            vocabulary=tuple(WORDS.read_text(encoding="utf-8").split()),
         )
     )
     register(
@@ -117,6 +136,7 @@ def register_weights(register: Callable[[WeightsCard], None]) -> None:
             "starter",
             "landmarks, pose and mask of a face",
             {"tensors": "detector.safetensors", "config": "detector.json"},
+            name="starter/detector",
             pack="any",  # it judges photos, whatever draws the heads
             resolution=128,
         )

@@ -1,4 +1,7 @@
-"""What a recipe leaves behind: half-precision tensors, the settings that rebuild the network, and a model card."""
+"""What a recipe leaves behind: half-precision tensors, the settings that rebuild the network, and a model card.
+
+`python -m facednerf_starter.train.exports`, after files of the shipped weights were replaced, writes their hashes anew.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from facednerf_starter.train.pieces import Piece, write_json
+from facednerf_core.weights import digest
+from facednerf_starter.plugin import FOLDER, HASHES
+from facednerf_starter.train.pieces import Piece, rate, write_json
 from facednerf_starter.train.shards import Shards
 
 
@@ -40,12 +45,23 @@ def card(
         "settings": piece.settings,
         "steps": piece.step,
         "finished": piece.finished,
+        "ended": ending(piece),
         "seconds": round(piece.seconds, 1),
         "hardware": hardware(device),
         "torch": torch.__version__,
         "measured_on_held_out_heads": dict(measured),
         "limits": limits,
     }
+
+
+def ending(piece: Piece) -> str:
+    """How a run came to its end, in words: with all its steps, or closed before the learning rate had fallen."""
+    if piece.finished:
+        return "all steps done, the learning rate fell to its end"
+    if piece.steps is None:
+        return "closed early: how many steps there would be was not known yet, the learning rate had not begun to fall"
+    share = rate(piece.step, piece.steps)
+    return f"closed early at step {piece.step} of {piece.steps}: the learning rate was at {share:.0%} of its highest"
 
 
 def export(out: Path, name: str, tensors: Mapping[str, Tensor], config: Mapping[str, Any], about: Mapping[str, Any]) -> None:
@@ -61,3 +77,16 @@ def export(out: Path, name: str, tensors: Mapping[str, Tensor], config: Mapping[
     write_json(out / f"{name}.json", config)
     write_json(out / f"{name}.card.json", {**about, "bytes": path.stat().st_size})
     print(f"{name}: {path.stat().st_size / 1e6:.2f} MB in '{path}'", flush=True)
+
+
+def seal(folder: Path = FOLDER) -> dict[str, str]:
+    """Writes the SHA-256 of every file and folder of shipped weights, beside them, for the weights cards; returns them."""
+    named = [path for path in sorted(folder.iterdir()) if not path.name.endswith((".card.json", HASHES.name))]
+    hashes = {path.name: digest(path) for path in named if not path.name.startswith(".")}
+    write_json(folder / HASHES.name, hashes)
+    return hashes
+
+
+if __name__ == "__main__":
+    for name, sha256 in seal().items():
+        print(f"{sha256}  {name}")
