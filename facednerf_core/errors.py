@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class FacednerfError(Exception):
     """A problem with the input or the installation; `fdn` prints it without a traceback and exits with code 2."""
+
+    run: Path | None = None  # the run that it stopped, if that had begun
 
 
 class InputError(FacednerfError):

@@ -6,14 +6,17 @@ import sys
 
 
 def main() -> None:
-    """Runs fdn. What a user can mend is one message on stderr and exit code 2; Ctrl-C is exit code 130."""
+    """Runs fdn. What a user can mend is one message on stderr, with --json one object on stdout too, and exit code 2;
+    Ctrl-C is exit code 130."""
     try:
         from facednerf_core.cli.app import app
+        from facednerf_core.cli.console import print_failure
         from facednerf_core.errors import FacednerfError
 
         try:
             app(prog_name="fdn")
         except FacednerfError as error:
+            print_failure(str(error), error.run)
             print(f"fdn: {error}", file=sys.stderr)
             sys.exit(2)
     except KeyboardInterrupt:

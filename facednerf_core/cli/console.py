@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,6 +24,12 @@ def console() -> Console:
 def print_json(data: Any) -> None:
     """Prints plain data as JSON, and nothing else, on stdout."""
     print(json.dumps(data, indent=2, default=str))
+
+
+def print_failure(error: str, run: Path | None = None) -> None:
+    """Where the command line asks for JSON, prints that it failed as one object on stdout; `run` is the run's folder."""
+    if "--json" in sys.argv[1:]:
+        print_json({"status": "failed", "error": error, "run": run})
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:

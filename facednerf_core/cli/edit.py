@@ -136,13 +136,16 @@ def resume(
     as_json: Json = False,
 ) -> None:
     """Go on with a run that was stopped, or export a finished one again at another strength."""
-    from facednerf_core import runs
+    from facednerf_core import runfolder, runs
     from facednerf_core.observers import watcher
 
     try:
         _report(runs.resume(run, observers=[watcher(as_json)], strength=strength), as_json)
     except KeyboardInterrupt:
         _interrupted(run)
+    except FacednerfError as error:
+        error.run = run if (run / runfolder.MANIFEST).exists() else None
+        raise
 
 
 def _carry_out(fields: dict[str, Any], config: Path | None, out: Path | None, as_json: bool) -> None:
@@ -162,9 +165,8 @@ def _carry_out(fields: dict[str, Any], config: Path | None, out: Path | None, as
         _report(runs.execute(chosen, out=out, observers=[remember, watcher(as_json)]), as_json)
     except KeyboardInterrupt:
         _interrupted(folder[0] if folder else None)
-    except FacednerfError:
-        if as_json:
-            print_json({"status": "failed", "run": str(folder[0]) if folder else None})
+    except FacednerfError as error:
+        error.run = folder[0] if folder else None
         raise
 
 

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
+
+from facednerf_core.cli.console import print_failure
+
+MISUSE: Any = typer.BadParameter.__mro__[1]  # click's UsageError, of the click that typer brings
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Says a misuse of the command line to scripts; typer says it to people."""
+    try:
+        yield
+    except MISUSE as error:
+        print_failure(error.format_message())
+        raise
 
 
 class Group(TyperGroup):
@@ -20,6 +36,14 @@ class Group(TyperGroup):
 
 class Commands(Group):
     """The commands of fdn and those that plugins add: the latter are listed from metadata and loaded when called."""
+
+    def make_context(self, *words: Any, **more: Any) -> Any:
+        with _told():
+            return super().make_context(*words, **more)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _told():
+            return super().invoke(ctx)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of this name; None if neither fdn nor a plugin has it. Fdn's own come first."""

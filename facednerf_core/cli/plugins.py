@@ -127,9 +127,7 @@ def _show_card(shelves: Shelves, kind: str, card: Card[Any]) -> None:
         print_table(("name", "pack", "domains", "licence", "state"), places, title="weights")
         for item in weights:
             if item.vocabulary:
-                out.print(
-                    f"{item.name} knows {len(item.vocabulary)} words and no others: fdn weights words {item.name}"
-                )
+                out.print(f"{item.name} knows {len(item.vocabulary)} words and no others: fdn weights words {item.name}")
     elif card.needs_weights:
         out.print("[yellow]weights: it needs some, and no weights card is for it[/]")
     out.print()

@@ -234,6 +234,41 @@ def test_a_config_that_cannot_be_is_one_message(text, piece: str, fdn: Fdn, phot
     refused(fdn("edit", photo, "blue hair", "--out", "out", "--config", "bad.toml"), piece)
 
 
+@pytest.mark.parametrize(
+    ("words", "piece"),
+    [
+        (("edit", "face.png", "blue hair", "--config", "bad.toml"), "no recipe field named 'stepz'"),
+        (("edit", "face.png", "blue hair", "--config", "worse.toml"), "is not valid TOML"),
+        (("edit", "face.png", "blue hair", "--config", "none.toml"), "cannot read the config"),
+        (("invert", "face.png", "--steps", "tune"), "say NAME=VALUE"),
+        (("edit", "face.png", "blue hair", "--backbone", "eg3"), "Did you mean 'eg3d'?"),
+        (("edit", "nowhere.png", "blue hair"), "there is no photo"),
+        (("edit", "face.png", "blue hair", "--out", "face.png"), "is a file, not a folder"),
+        (("edit", "face.png"), "Missing argument"),
+        (("edit", "face.png", "blue hair", "--seed", "one"), "--seed"),
+        (("invert", "face.png", "--sed", "1"), "--sed"),
+        (("edti", "face.png"), "Did you mean 'edit'?"),
+        (("--loud",), "--loud"),
+        (("resume", "nowhere"), "is not a run"),
+        (("plugins", "show", "sd"), "Did you mean 'sds'?"),
+        (("weights", "path", "eg3d/startr"), "Did you mean 'eg3d/starter'?"),
+    ],
+)
+def test_with_json_every_refusal_is_one_object(words, piece: str, fdn: Fdn, photo: Path) -> None:
+    Path("bad.toml").write_text("stepz = 3")
+    Path("worse.toml").write_text("steps = [")
+    code, out, err = fdn(*words, "--json")
+    assert code == 2
+    said = json.loads(out)
+    assert said.keys() == {"status", "error", "run"}
+    assert said["status"] == "failed"
+    assert piece in said["error"]
+    assert said["run"] is None
+    assert said["error"] in err
+    assert "Traceback" not in err
+    assert not Path("runs").exists()
+
+
 def test_the_command_line_goes_above_the_config(fdn: Fdn, photo: Path, install) -> None:
     install("facednerf-calm", CALM, facednerf={"calm": "facednerf_calm"})
     lines = ["seed = 5", 'guidance = "calm"', "steps = {edit = 9, tune = 9}", "frames = 4", "[weights]", "identity = 0.7"]

@@ -340,7 +340,7 @@ def test_words_are_said_and_never_cut() -> None:
     notes = compose.word_notes(Aim(), RECIPE.changed(prompt="a zorp woman", negative="blue blick"))
     assert ["zorp" in note for note in notes] == [True, False]
     assert ["blick" in note for note in notes] == [False, True]
-    with pytest.raises(InputError, match="knows none of the words of the negative prompt.*fdn plugins show words"):
+    with pytest.raises(InputError, match=r"knows none of the words of the negative prompt.*fdn plugins show words"):
         compose.word_notes(Aim(), RECIPE.changed(negative="blick"))
     with pytest.raises(InputError, match="takes 7 tokens and words reads 6"):
         compose.word_notes(Aim(), RECIPE.changed(prompt="a woman a woman a blue woman"))

@@ -352,7 +352,11 @@ def test_a_lack_of_memory_says_what_to_lower(photo: Path, run: Fdn, install, tmp
     assert "out of memory. Lower --size" in ended.err
     assert f"fdn resume {tmp_path / 'run'}" in ended.err
     assert "Traceback" not in ended.err
-    assert json.loads(ended.out) == {"status": "failed", "run": str(tmp_path / "run")}
+    assert json.loads(ended.out) == {
+        "status": "failed",
+        "error": ended.err.strip().removeprefix("fdn: "),
+        "run": str(tmp_path / "run"),
+    }
 
 
 SPOILSPORT = """
