@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from facednerf_core.cards import Card, LocalWeights, WeightsCard
-from facednerf_core.errors import DomainMismatch, InputError, UnknownName, Unsupported
+from facednerf_core.errors import DomainMismatch, InputError, MissingWeights, UnknownName, Unsupported
 from facednerf_core.recipe import Recipe, Weights
 from facednerf_core.terms import Against, Constant, Fade, Ramp, Stage, Term
 from facednerf_core.views import Fixed, Nearby, Orbit, within
@@ -67,6 +67,7 @@ class Plan:
     tuner: Part | None
     guidance: Part | None
     identity: Part | None
+    metrics: Mapping[str, Part] = field(default_factory=dict)  # what judges the result; no term uses them
     notes: tuple[str, ...] = ()
 
     @property
@@ -76,7 +77,7 @@ class Plan:
         return self.generator.weights.card
 
     def parts(self) -> dict[str, Part]:
-        """Every plugin of the plan, by kind."""
+        """Every plugin that takes part in the run, by kind."""
         named = {
             "generator": self.generator,
             "detector": self.detector,
@@ -130,6 +131,7 @@ def plan(recipe: Recipe, shelves: Shelves, registry: Registry) -> Plan:
         None if tuner is None else choice.part("inverter", tuner, domains),
         None if guidance is None else choice.fitting("guidance", guidance, domains, True, notes),
         None if identity is None else choice.fitting("identity", identity, domains, recipe.identity is not None, notes),
+        choice.metrics(shelves, domains, notes),
         tuple(notes),
     )
 
@@ -180,6 +182,16 @@ class _Choice:
             raise DomainMismatch(f"{what}. Choose another {kind}, or --{kind} none.")
         notes.append(f"{what}, so it is left out.")
         return None
+
+    def metrics(self, shelves: Shelves, domains: tuple[str, ...], notes: list[str]) -> dict[str, Part]:
+        """The installed metrics that know the generator's domain and whose weights are here; notes on the others."""
+        found = {}
+        for name in shelves.metrics:
+            try:
+                found[name] = self.fitting("metric", shelves.metrics[name], domains, False, notes)
+            except MissingWeights as error:
+                notes.append(f"the metric {name} is left out: {error}")
+        return {name: part for name, part in found.items() if part is not None}
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def register_detectors(register: Callable[[Card[Detector]], None]) -> None:
 
 @hookspec
 def register_metrics(register: Callable[[Card[Metric]], None]) -> None:
-    """Metrics: what is measured after a run, with networks that were not optimised against."""
+    """Metrics: what is measured after every run, with networks that were not optimised against."""
 
 
 @hookspec

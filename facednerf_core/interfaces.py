@@ -167,8 +167,23 @@ class Inverter(ABC):
 
 
 class Metric(ABC):
-    """What is measured after a run, with networks that no term used."""
+    """What is measured after a run, with networks that no term used.
+
+    Attributes:
+        networks: the names of the networks that judge, besides its weights card; run.json has them beside the numbers.
+    """
+
+    networks: Sequence[str] = ()
 
     @abstractmethod
-    def measure(self, before: Rendering, after: Rendering, subject: Subject, recipe: Recipe) -> Mapping[str, Any]:
-        """Named numbers about an edit: renderings of the inversion and of the result at the same views."""
+    def measure(self, before: Rendering | None, after: Rendering, subject: Subject, recipe: Recipe) -> Mapping[str, Any]:
+        """Named numbers, or other plain data that JSON can hold, about what a run made.
+
+        Args:
+            before: the inversion that the edit came from, at the same V views as `after`; None where there is none (an
+                inversion itself, or a recipe that edits from the mean).
+            after: the result, (N, V, 3, H, W), as the generator draws it: first the photo's own camera, then one from the
+                left and one from the right, where the card says that it `sees` so far.
+            subject: the photo, at its camera as it was found at first.
+            recipe: what was asked for.
+        """

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facednerf_core import compose, export, metrics
-from facednerf_core.events import Event, Saved
+from facednerf_core.events import Event, Noted, Saved
 from facednerf_core.files import write_tensors
-from facednerf_core.views import View, angles, orbited
+from facednerf_core.views import View, angles, orbited, stack
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from facednerf_core.scene import Latent, Rendering, Scene
 
 TOGETHER = 4  # views rendered in one call
+ASIDE = 0.45  # share of the trusted yaw from which metrics look at the result, left and right
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,12 @@ def export_run(
                 path, _frames(prepared, result, last, export.turntable_angles(result.generator.orbit, recipe.frames))
             )
             wrote("turntable", path)
-    return files, _measured(prepared, result, seen, stills)
+        measured = _measured(prepared, result, seen, stills)
+        judged = _judged(prepared, result, scenes, tell)
+    if judged:
+        measured["judged"] = judged
+        measured["said"] += [line for name, verdict in judged.items() if (line := _verdict(name, verdict))]
+    return files, measured
 
 
 def _tensors(folder: Path, result: Outcome, state: State, wrote: Callable[[str, Path], None]) -> None:
@@ -144,13 +153,13 @@ def _measured(
     from facednerf_core import photos
 
     portrait, card = prepared.portrait, prepared.plan.scene
-    measured: dict[str, Any] = {}
+    measured: dict[str, Any] = {"said": []}
     if "inverted" in seen:
         truth = photos.composited(portrait, card.background)[0, 0]
         mask = None if portrait.mask is None else portrait.mask[0, 0]
         measured["inversion_psnr"] = round(metrics.psnr(seen["inverted"].image[0, 0].cpu(), truth, mask), 2)
         where = "inside the mask" if mask is not None else "of the whole crop"
-        measured["said"] = [f"the inversion is {measured['inversion_psnr']:.1f} dB from the photo, {where}"]
+        measured["said"].append(f"the inversion is {measured['inversion_psnr']:.1f} dB from the photo, {where}")
     if "after" in seen and "inverted" in seen and result.inverted is not None:
         marks = None if portrait.landmarks is None else portrait.landmarks[0, 0]
         change = metrics.changes(stills["inverted"], stills["after"], marks)
@@ -160,3 +169,41 @@ def _measured(
         measured["latent_moved"] = round(float(moved), 4)
         measured["said"].append(metrics.said(change))
     return measured
+
+
+def _judged(
+    prepared: Prepared, result: Outcome, scenes: Mapping[str, Scene], tell: Callable[[Event], None]
+) -> dict[str, dict[str, Any]]:
+    """What the metrics of plugins find, by their names, and the networks that they judged with.
+
+    One that cannot be built, raises, or gives what JSON cannot hold has its reason instead; the run loses nothing else.
+    """
+    from facednerf_core import compute, photos
+
+    parts, recipe = prepared.plan.metrics, prepared.plan.recipe
+    if not parts:
+        return {}
+    aside = ASIDE * result.generator.orbit.yaw
+    view = stack([result.camera, _around(result, [(-aside, 0.0), (aside, 0.0)])])
+    shots = [result.generator.render(scene, view, jitter=None) for scene in scenes.values()]
+    device = compute.device(recipe.device)
+    subject = photos.subject(prepared.portrait, prepared.plan.scene.background).to(device)
+    judged: dict[str, dict[str, Any]] = {}
+    for name, part in parts.items():
+        seen = [shot if aside <= part.card.sees else shot[:1] for shot in shots]
+        try:
+            with redirect_stdout(sys.stderr):  # a metric that prints must not spoil --json
+                metric = part.build(device)
+                found = dict(metric.measure(seen[0] if len(seen) > 1 else None, seen[-1], subject, recipe))
+            networks = [*([part.weights.card.name] if part.weights else []), *metric.networks]
+            judged[name] = json.loads(json.dumps({"numbers": found, "networks": networks}, allow_nan=False))
+        except Exception as error:
+            judged[name] = {"failed": f"{type(error).__name__}: {error}"}
+            tell(Noted(f"the metric {name!r} failed ({judged[name]['failed']}); all else of the run is there", "warning"))
+    return judged
+
+
+def _verdict(name: str, verdict: Mapping[str, Any]) -> str:
+    """What a metric found, in one line; empty where it found no number."""
+    numbers = {key: value for key, value in verdict.get("numbers", {}).items() if type(value) in (int, float)}
+    return f"{name}: {', '.join(f'{key} {value:.4g}' for key, value in numbers.items())}" if numbers else ""

@@ -313,6 +313,38 @@ def test_weights_by_name_must_be_for_that_part(shelves: Shelves, registry: Regis
         compose.plan(RECIPE.changed(weights_cards={"generator": "arcface/starter"}), shelves, registry)
 
 
+def test_metrics_that_fit_are_planned_and_the_others_noted(tmp_path: Path) -> None:
+    class Judges(Toys):
+        @hookimpl
+        def register_metrics(self, register):
+            register(Card("ruler", "Measures.", lambda d, w, **o: None, options=Options, needs_weights=False))
+            register(Card("purr", "Judges cats.", lambda d, w: None, domains=("cat",), needs_weights=False))
+            register(Card("score", "Judges.", lambda d, w: None))
+            register(Card("lost", "Has no weights here.", lambda d, w: None))
+
+        @hookimpl
+        def register_weights(self, register):
+            super().register_weights(register)
+            register(self.card("score/one", "score", "metric", "any"))
+            register(self.card("lost/one", "lost", "metric", "any", here=False))
+
+    shelves = Shelves(judges=Judges(tmp_path))
+    assert not shelves.broken
+    registry = Registry(shelves.weights, tmp_path / "cache")
+    recipe = RECIPE.changed(options={"ruler": {"depth": 7}})
+    plan = compose.plan(recipe, shelves, registry)
+    assert list(plan.metrics) == ["ruler", "score"]
+    assert plan.metrics["ruler"].options == {"depth": 7}
+    assert plan.metrics["score"].weights is not None
+    assert plan.metrics["score"].weights.card.name == "score/one"
+    assert not {"ruler", "score"} & {part.card.name for part in plan.parts().values()}, "no term uses them"
+    domain, missing = plan.notes
+    assert domain == "purr knows cat; this generator draws face, so it is left out."
+    assert missing.startswith("the metric lost is left out: the weights lost/one should lie in")
+    with pytest.raises(InputError, match="ruler has no option 'width'"):
+        compose.plan(RECIPE.changed(options={"ruler": {"width": 7}}), shelves, registry)
+
+
 def test_options_are_the_cards_then_the_users_and_checked(shelves: Shelves, registry: Registry) -> None:
     assert compose.plan(RECIPE, shelves, registry).generator.options == {"depth": 9}
     own = RECIPE.changed(options={"toy": {"depth": "4"}})

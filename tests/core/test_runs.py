@@ -359,6 +359,64 @@ def test_a_lack_of_memory_says_what_to_lower(photo: Path, run: Fdn, install, tmp
     }
 
 
+JUDGES = """
+from pathlib import Path
+from facednerf_core.cards import Card, WeightsCard
+from facednerf_core.hookspecs import hookimpl
+from facednerf_core.interfaces import Metric
+
+class Ruler(Metric):
+    def __init__(self, weights):
+        self.unit = float(weights["net"].read_text())
+    def measure(self, before, after, subject, recipe):
+        print("I print")
+        shapes = {tuple(shot.image.shape) for shot in (before, after)}
+        assert shapes == {(1, 3, 3, 128, 128)} and subject.image.shape == (1, 1, 3, 128, 128)
+        return {"moved": float((after.image - before.image).abs().mean()) / self.unit, "asked": recipe.prompt}
+
+class Sick(Metric):
+    def measure(self, before, after, subject, recipe):
+        raise RuntimeError("kaputt")
+
+@hookimpl
+def register_metrics(register):
+    register(Card("ruler", "Measures.", lambda device, weights: Ruler(weights)))
+    register(Card("sick", "Fails.", lambda device, weights: Sick(), needs_weights=False))
+
+@hookimpl
+def register_weights(register):
+    here = {"files": {"net": "unit.txt"}, "folder": Path(__file__).parent}
+    register(WeightsCard("ruler/unit", "ruler", "metric", "any", "One.", **here))
+"""
+
+
+def test_metrics_of_plugins_are_in_the_manifest_and_one_that_fails_stops_no_run(
+    photo: Path, run: Fdn, install, tmp_path: Path
+) -> None:
+    install("facednerf-moody", MOODY, facednerf={"moody": "facednerf_moody"})
+    site = install("facednerf-judges", JUDGES, facednerf={"judges": "facednerf_judges"})
+    (site / "unit.txt").write_text("2.0")
+    folder = tmp_path / "run"
+    ended = run("edit", photo, "blue hair", "--out", folder, *FEW, "--json")
+    assert ended.code == 0, ended.err
+    judged = Run(folder).manifest["metrics"]["judged"]
+    assert judged.keys() == {"ruler", "sick"}
+    assert judged["ruler"]["networks"] == ["ruler/unit"]
+    assert judged["ruler"]["numbers"]["asked"] == "blue hair"
+    assert judged["ruler"]["numbers"]["moved"] > 0
+    assert judged["sick"] == {"failed": "RuntimeError: kaputt"}
+    assert json.loads(ended.out)["metrics"]["judged"] == judged
+    assert Run(folder).manifest["status"] == "finished"
+    noted = [event["message"] for event in events(folder) if event["event"] == "Noted"]
+    assert [message for message in noted if "'sick' failed (RuntimeError: kaputt)" in message]
+    ended = run("resume", folder, "--strength", "0.5")
+    assert ended.code == 0, ended.err
+    again = Run(folder).metrics["judged"]["ruler"]["numbers"]["moved"]
+    assert 0 < again < judged["ruler"]["numbers"]["moved"]
+    assert f"ruler: moved {again:.4g}" in ended.out
+    assert "the metric 'sick' failed" in ended.err
+
+
 SPOILSPORT = """
 from facednerf_core.cards import Card
 from facednerf_core.events import Stepped
