@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from facednerf_arcface.alignment import aligned, by_box, by_landmarks, similarity
+from facednerf_arcface.alignment import aligned, by_box, by_landmarks, cropped, similarity
 from facednerf_arcface.identity import ArcFace, from_tensors, load
 from facednerf_arcface.iresnet import FACE_SIZE, TEMPLATE, IResNet
-from facednerf_arcface.options import ArcFaceOptions
+from facednerf_arcface.irse import IrSe
+from facednerf_arcface.options import PSP_BOX, ArcFaceOptions
 from facednerf_arcface.plugin import build
 from safetensors.torch import save_file
 from torch import Tensor
@@ -92,6 +93,68 @@ def test_large_pictures_do_not_alias() -> None:
     stripes = (torch.arange(1024) % 2 * 2 - 1).float().expand(1, 3, 1024, -1)
     face = aligned(stripes, by_landmarks(UPRIGHT[None]))
     assert float(face.abs().max()) < 0.05
+
+
+def test_without_antialiasing_the_warp_is_insightfaces() -> None:
+    """Bilinear samples at the places that the similarity names, counted from the middle of the first pixel; 0 outside."""
+    height, width = 150, 230
+    pixels = torch.rand(3, height, width, generator=torch.Generator().manual_seed(3), dtype=torch.float64) * 255
+    template = torch.tensor(TEMPLATE, dtype=torch.float64)
+    turn = torch.tensor([[0.9, -0.3], [0.3, 0.9]], dtype=torch.float64) * 1.4
+    marks = template @ turn.T + torch.tensor([20.0, -15.0], dtype=torch.float64)  # pixels of the picture
+    y, x = torch.meshgrid(torch.arange(112.0), torch.arange(112.0), indexing="ij")
+    at = torch.stack([x, y], -1).double() @ turn.T + torch.tensor([20.0, -15.0], dtype=torch.float64)
+    corner = at.floor().long()
+    expected = torch.zeros(3, 112, 112, dtype=torch.float64)
+    for right in (0, 1):
+        for down in (0, 1):
+            column, row = corner[..., 0] + right, corner[..., 1] + down
+            share = (1 - (at[..., 0] - column).abs()) * (1 - (at[..., 1] - row).abs())
+            inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+            expected += pixels[:, row.clamp(0, height - 1), column.clamp(0, width - 1)] * share * inside
+    place = by_landmarks((marks + 0.5)[None] / torch.tensor([width, height]), width / height)
+    face = aligned(pixels[None] / 127.5 - 1, place, antialias=False)
+    assert float((face[0] - (expected / 127.5 - 1)).abs().max()) < 1e-6
+
+
+def test_the_crop_is_averaged_twice_and_cut_at_whole_pixels() -> None:
+    image = torch.rand(1, 3, 512, 512, generator=torch.Generator().manual_seed(0))
+    halved = image.unflatten(3, (256, 2)).unflatten(2, (256, 2)).mean((3, 5))
+    expected = torch.zeros(112, 112)
+    for row in range(112):  # windows of an adaptive average: from floor(i n / m) to ceil((i + 1) n / m)
+        top, bottom = 35 + row * 188 // 112, 35 - (-(row + 1) * 188 // 112)
+        for column in range(112):
+            left, right = 32 + column * 188 // 112, 32 - (-(column + 1) * 188 // 112)
+            expected[row, column] = halved[0, 1, top:bottom, left:right].mean()
+    assert torch.allclose(cropped(image, PSP_BOX)[0, 1], expected, atol=1e-6)
+    whole = torch.nn.functional.adaptive_avg_pool2d(image[..., :300], 256)
+    assert torch.equal(cropped(image[..., :300], (0, 0, 1, 1)), torch.nn.functional.adaptive_avg_pool2d(whole, 112))
+
+
+@pytest.mark.parametrize("box", [(-0.1, 0.0, 0.5, 0.5), (0.0, 0.0, 1.0, 1.1), (0.5, 0.5, 0.501, 0.9)])
+def test_a_crop_beyond_the_picture_is_refused(box: tuple[float, float, float, float]) -> None:
+    with pytest.raises(InputError, match="within the picture"):
+        cropped(torch.zeros(1, 3, 64, 64), box)
+
+
+def test_each_architecture_sees_faces_as_it_was_trained_unless_told(network: IResNet) -> None:
+    squeezing = he(IrSe((4, 6, 8, 10), (1, 1, 1, 1), 16, reduction=2)).eval()
+    assert (ArcFace(network).alignment, ArcFace(squeezing).alignment) == ("landmarks", "crop")
+    image, marks = draw(latent(), 128).image, turned(UPRIGHT, 0.3, 1.0, (0.0, 0.05))[None, None]
+    other = subject(1, landmarks=marks)
+    for of in (network, squeezing):
+        cut = ArcFace(of, ArcFaceOptions(alignment="crop"))
+        assert torch.equal(cut.embed(image, marks), cut.embed(image))
+        assert torch.equal(cut.embed(image), ArcFace(of, ArcFaceOptions(alignment="crop")).embed(image, marks[..., :2, :]))
+        warped = ArcFace(of, ArcFaceOptions(alignment="landmarks"))
+        assert not torch.allclose(warped.embed(image, marks), cut.embed(image), atol=1e-3)
+        for identity in (cut, warped):
+            assert other.image is not None
+            expected = 1 - (identity.embed(other.image, marks) * identity.embed(image, marks)).sum(-1)
+            found = identity.aim(other)(draw(latent(), 128), step(latent())).value
+            assert torch.allclose(found, expected[:, 0], atol=1e-6)
+    plain = ArcFace(network, ArcFaceOptions(antialias=False))
+    assert not torch.equal(plain.embed(image, marks), ArcFace(network).embed(image, marks))
 
 
 def test_outside_the_picture_is_black() -> None:
@@ -184,6 +247,14 @@ def test_a_file_tells_widths_and_depth(network: IResNet, tmp_path: Path) -> None
     assert (loaded.widths, loaded.units, loaded.embedding) == (network.widths, network.units, 16)
     image = draw(latent(), 112).image
     assert torch.equal(ArcFace(loaded).embed(image), ArcFace(network).embed(image))
+    squeezing = he(IrSe((4, 6, 8, 10), (1, 1, 1, 1), 16, reduction=2)).eval()
+    save_file({name: value.contiguous() for name, value in squeezing.state_dict().items()}, tmp_path / "irse.safetensors")
+    loaded = load(tmp_path / "irse.safetensors", torch.device("cpu"))
+    assert isinstance(loaded, IrSe)
+    assert torch.equal(ArcFace(loaded).embed(image), ArcFace(squeezing).embed(image))
+    (tmp_path / "broken.safetensors").write_bytes(b"none")
+    with pytest.raises(InputError, match="broken"):
+        load(tmp_path / "broken.safetensors", torch.device("cpu"))
     with pytest.raises(InputError, match=r"fc\.weight"):
         from_tensors({"conv1.weight": torch.zeros(1)})
     with pytest.raises(InputError, match=r"layer1\.0\.bn1\.weight"):

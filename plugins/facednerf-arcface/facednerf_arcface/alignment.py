@@ -9,10 +9,13 @@ import torch
 from torch.nn import functional
 
 from facednerf_arcface.iresnet import FACE_SIZE, TEMPLATE
+from facednerf_core.errors import InputError
 from facednerf_core.resampling import resized
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+POOLED_SIZE = 256  # pixels: what pixel2style2pixel averages every picture to, before it cuts the face out
 
 
 def similarity(source: Tensor, target: Tensor) -> Tensor:
@@ -59,11 +62,12 @@ def by_box(box: tuple[float, float, float, float], like: Tensor) -> Tensor:
     return torch.tensor([[[right - left, 0, left + right - 1], [0, bottom - top, top + bottom - 1]]]).to(like)
 
 
-def aligned(image: Tensor, place: Tensor) -> Tensor:
+def aligned(image: Tensor, place: Tensor, *, antialias: bool = True) -> Tensor:
     """The faces (B, 3, 112, 112) that lie at `place` (B, 2, 3) in images (B, 3, H, W) in [-1, 1]; outside is black.
 
     The picture is first brought to the size at which its pixels are about as large as the face's, without aliasing; so
-    faces are the same at whatever size the picture was drawn, and gradients reach every pixel.
+    faces are the same at whatever size the picture was drawn, and gradients reach every pixel. Without `antialias` pixels
+    are sampled where they are, which for landmarks is insightface's own warp.
     """
     height, width = image.shape[-2:]
     # pixels of the picture per pixel of the face, along the face's height
@@ -71,5 +75,23 @@ def aligned(image: Tensor, place: Tensor) -> Tensor:
     ratio = float(spans.norm(dim=1).min()) / FACE_SIZE
     size = (max(1, math.ceil(height / ratio)), max(1, math.ceil(width / ratio)))
     grid = functional.affine_grid(place.to(image), [len(image), 3, FACE_SIZE, FACE_SIZE], align_corners=False)
-    lifted = resized(image, size) + 1  # black is 0 where nothing is
+    lifted = (resized(image, size) if antialias else image) + 1  # black is 0 where nothing is
     return functional.grid_sample(lifted, grid, mode="bilinear", padding_mode="zeros", align_corners=False) - 1
+
+
+def cropped(image: Tensor, box: tuple[float, float, float, float]) -> Tensor:
+    """Faces (B, 3, 112, 112) as pixel2style2pixel's identity loss cuts them out of images (B, 3, H, W).
+
+    The picture is averaged to 256 x 256, the box (left, top, right, bottom as fractions, here to whole pixels of 256) is cut
+    out and averaged again, over windows that overlap where the sizes do not divide (Richardson et al. 2021's code, whose
+    box is rows 35 to 222 and columns 32 to 219).
+
+    Raises:
+        InputError: the box reaches beyond the picture, or holds no pixel.
+    """
+    left, top, right, bottom = (round(side * POOLED_SIZE) for side in box)
+    if not (0 <= left < right <= POOLED_SIZE and 0 <= top < bottom <= POOLED_SIZE):
+        raise InputError(f"the box {box} of a crop must lie within the picture, from 0 to 1, and hold a 256th of it.")
+    if image.shape[-2:] != (POOLED_SIZE, POOLED_SIZE):
+        image = functional.adaptive_avg_pool2d(image, POOLED_SIZE)
+    return functional.adaptive_avg_pool2d(image[..., top:bottom, left:right], FACE_SIZE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,8 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional
 
-from facednerf_arcface.alignment import aligned, by_box, by_landmarks
+from facednerf_arcface.alignment import aligned, by_box, by_landmarks, cropped
 from facednerf_arcface.iresnet import IResNet
+from facednerf_arcface.irse import IrSe
 from facednerf_arcface.options import ArcFaceOptions
 from facednerf_core.errors import InputError, Unsupported
 from facednerf_core.interfaces import Identity
@@ -22,28 +22,37 @@ if TYPE_CHECKING:
 
     from facednerf_core.scene import Rendering, Subject
 
+Network = IResNet | IrSe
+
 
 class ArcFace(Identity):
-    """Embeddings of aligned faces; two pictures of one person have embeddings of nearly the same direction."""
+    """Embeddings of aligned faces; two pictures of one person have embeddings of nearly the same direction.
 
-    def __init__(self, network: IResNet, options: ArcFaceOptions | None = None) -> None:
+    How a picture is brought to the network is the options' `alignment`, or as the network was trained and is used:
+    insightface's IResNet by landmarks, pixel2style2pixel's IR-SE network by a fixed crop.
+    """
+
+    def __init__(self, network: Network, options: ArcFaceOptions | None = None) -> None:
         self.network = network.eval().requires_grad_(False)
         self.options = options or ArcFaceOptions()
+        self.alignment = network.alignment if self.options.alignment == "auto" else self.options.alignment
 
     def embed(self, image: Tensor, landmarks: Tensor | None = None) -> Tensor:
         """Unit vectors (N, V, D) of images (N, V, 3, H, W) in [-1, 1].
 
-        Faces are aligned by landmarks (N, V, K, 2) where given, else cut out by the box of the options.
+        Faces are aligned by landmarks (N, V, K, 2) where given, else cut out by the box of the options; with the
+        alignment "crop" they are cut out by the box in any case.
         """
-        places = None if landmarks is None else by_landmarks(landmarks.flatten(0, 1), image.shape[-1] / image.shape[-2])
-        found = self._embedding(image.flatten(0, 1), places)
-        return found.unflatten(0, image.shape[:2])
+        flat = image.flatten(0, 1)
+        place = self._place(flat, None if landmarks is None else landmarks.flatten(0, 1))
+        return self._embedding(flat, place).unflatten(0, image.shape[:2])
 
     def aim(self, subject: Subject) -> LossFn:
         """How little a rendering resembles the photo (paper Eq. 3): L = 1 - cos(f(x), f(y)), in [0, 2].
 
         The photo's landmarks give one alignment, for photo and rendering alike: at the photo's camera the same face
-        stands in the same place, and a rendering cannot win by moving its eyes. The photo is embedded once.
+        stands in the same place, and a rendering cannot win by moving its eyes. With the alignment "crop" it is the same
+        box for all. The photo is embedded once.
 
         Raises:
             Unsupported: the subject has no photo.
@@ -51,9 +60,7 @@ class ArcFace(Identity):
         if subject.image is None:
             raise Unsupported("identity needs a photo to compare with; leave it out with --identity none.")
         photo = subject.image[:, 0]
-        place = by_box(self.options.box, photo).expand(len(photo), -1, -1)
-        if subject.landmarks is not None:
-            place = by_landmarks(subject.landmarks[:, 0], photo.shape[-1] / photo.shape[-2])
+        place = self._place(photo, None if subject.landmarks is None else subject.landmarks[:, 0])
         with torch.no_grad():
             goal = self._embedding(photo, place)  # (N, D)
 
@@ -67,18 +74,27 @@ class ArcFace(Identity):
 
         return loss
 
-    def _embedding(self, image: Tensor, place: Tensor | None) -> Tensor:
-        """Unit vectors (B, D) of images (B, 3, H, W), with the face at `place` (B, 2, 3) or in the box."""
-        if place is None:
-            place = by_box(self.options.box, image).expand(len(image), -1, -1)
-        return functional.normalize(self.network(aligned(image, place)), dim=1)
+    def _place(self, image: Tensor, landmarks: Tensor | None) -> Tensor:
+        """Where the faces of images (B, 3, H, W) lie (B, 2, 3): as landmarks (B, K, 2) say, else in the box."""
+        if landmarks is None or self.alignment == "crop":
+            return by_box(self.options.box, image).expand(len(image), -1, -1)
+        return by_landmarks(landmarks, image.shape[-1] / image.shape[-2])
+
+    def _embedding(self, image: Tensor, place: Tensor) -> Tensor:
+        """Unit vectors (B, D) of images (B, 3, H, W), with the face at `place` (B, 2, 3) unless it is cropped."""
+        if self.alignment == "crop":
+            faces = cropped(image, self.options.box)
+        else:
+            faces = aligned(image, place, antialias=self.options.antialias)
+        return functional.normalize(self.network(faces), dim=1)
 
 
-def load(path: Path, device: torch.device) -> IResNet:
-    """An IResNet from a safetensors file of its tensors by insightface's names, of whatever widths.
+def load(path: Path, device: torch.device) -> Network:
+    """The network of a safetensors file: an IResNet by insightface's names or an IR-SE network by those of
+    `model_ir_se50.pth`, of whatever widths.
 
     Raises:
-        InputError: the file cannot be read, or its tensors are not an IResNet's.
+        InputError: the file cannot be read, or its tensors are neither network's.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -90,26 +106,14 @@ def load(path: Path, device: torch.device) -> IResNet:
     return from_tensors(tensors, str(path)).to(device)
 
 
-def from_tensors(tensors: Mapping[str, Tensor], origin: str = "the tensors") -> IResNet:
-    """The IResNet whose tensors these are; widths and depth are told by their shapes.
+def from_tensors(tensors: Mapping[str, Tensor], origin: str = "the tensors") -> Network:
+    """The network whose tensors these are; architecture, widths and depth are told by their names and shapes.
 
     Raises:
-        InputError: they are not an IResNet's.
+        InputError: they are neither an IResNet's nor an IR-SE network's.
     """
-    units = [_units(tensors, stage) for stage in range(1, 5)]
-    if not all(units) or "fc.weight" not in tensors:
-        raise InputError(f"{origin} is not an IResNet: it lacks 'fc.weight' or tensors of 'layer1' to 'layer4'.")
-    network = IResNet(
-        [tensors[f"layer{stage}.0.conv1.weight"].shape[0] for stage in range(1, 5)], units, tensors["fc.weight"].shape[0]
-    )
-    counters = {name: value for name, value in network.state_dict().items() if name.endswith("num_batches_tracked")}
+    kind: type[Network] = IrSe if "input_layer.0.weight" in tensors else IResNet
     try:
-        network.load_state_dict({**counters, **tensors}, strict=True)
-    except RuntimeError as error:
-        raise InputError(f"{origin} is not an IResNet: {error}") from error
-    return network.eval().requires_grad_(False)
-
-
-def _units(tensors: Mapping[str, Tensor], stage: int) -> int:
-    """How many residual units a stage has."""
-    return len({name for name in tensors if re.fullmatch(rf"layer{stage}\.\d+\.conv1\.weight", name)})
+        return kind.from_state_dict(tensors)
+    except InputError as error:
+        raise InputError(f"{origin} is not a recognition network: {error}") from error
