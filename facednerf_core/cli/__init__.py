@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import sys
+
+SPINS = "1500"  # docs/tutorial.md says what was measured
+
+
+def _wait_shortly() -> None:
+    """Lets GNU OpenMP's threads, which torch computes with, soon give a busy core away while they wait for one another.
+
+    Read when torch is imported; what the user has set stays.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
 def main() -> None:
     """Runs fdn. What a user can mend is one message on stderr, with --json one object on stdout too, and exit code 2;
     Ctrl-C is exit code 130."""
+    _wait_shortly()
     try:
         from facednerf_core.cli.app import app
         from facednerf_core.cli.console import print_failure

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import os
+import subprocess
 import sys
 
 import pytest
 
 from facednerf_core import __version__
-from facednerf_core.cli import main
+from facednerf_core.cli import SPINS, main
 
 DIGEST = hashlib.sha256(b"official").hexdigest()
 GOOD = """
@@ -233,3 +235,24 @@ def test_a_broken_command_is_listed_and_one_message_when_called(fdn, install):
 def test_ctrl_c_is_exit_code_130(fdn, install):
     install("facednerf-slow", "def run():\n    raise KeyboardInterrupt", facednerf_commands={"slow": "facednerf_slow:run"})
     assert fdn("slow")[0] == 130
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({}, (SPINS, None)),
+        ({"GOMP_SPINCOUNT": "7"}, ("7", None)),
+        ({"OMP_WAIT_POLICY": "PASSIVE"}, (None, "PASSIVE")),
+        ({"OMP_WAIT_POLICY": "ACTIVE", "GOMP_SPINCOUNT": "7"}, ("7", "ACTIVE")),
+    ],
+)
+def test_how_long_threads_wait_is_set_unless_the_user_did(given, kept):
+    code = (
+        "import atexit, os, sys\n"
+        "sys.argv = ['fdn', '--version']\n"
+        "atexit.register(lambda: print(os.environ.get('GOMP_SPINCOUNT'), os.environ.get('OMP_WAIT_POLICY')))\n"
+        "from facednerf_core.cli import main; main()"
+    )
+    plain = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=plain | given)
+    assert done.stdout.splitlines()[-1] == " ".join(map(str, kept)), done.stderr
