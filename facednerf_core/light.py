@@ -44,8 +44,8 @@ DIRECTIONS: Mapping[str, tuple[float, float, float] | None] = {
     "bottom-right": (1.0, -1.0, 1.0),
     "back": (0.0, 0.0, -1.0),
 }
-"""The lights with a name: where in the world (x right, y up, z to where the subject looks) most of the light comes from; None:
-from everywhere alike. Right is that of the frontal picture. Sides are 55 degrees from its viewer, as in DPR's examples."""
+"""The lights with a name: where in the world (x right, y up, z to where the subject looks) most of the light comes from, or
+None for everywhere alike. Right is the frontal picture's. Sides are 55 degrees from its viewer, as in DPR's examples."""
 STRENGTHS = (0.759, 0.574, 0.367)
 """The length of each band of a named light, as DPR's example lights have it after the factor 0.7 that DPR applies."""
 

@@ -1,0 +1,64 @@
+"""The official tensors under one name each.
+
+An official file has 250 names for 112 tensors: each level of the hourglass stands by itself (`HG1.low1...`) and inside every
+outer one (`HG2.middle.low1...`), and the light network inside the innermost (`HG0.middle...`). Ours is the flat form.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from facednerf_core.errors import InputError
+
+_COUNTER = "num_batches_tracked"
+
+
+def flat(name: str) -> str:
+    """The flat form of an official name; any other name as it is."""
+    found = re.fullmatch(r"HG([0-3])((?:\.middle)+)\.(.+)", name)
+    if found is None:
+        return name
+    level = int(found[1]) - found[2].count("middle")
+    if level < -1:
+        return name
+    return f"light.{found[3]}" if level == -1 else f"HG{level}.{found[3]}"
+
+
+def official(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under flat names, copied and float32 at least, checked against those of a network.
+
+    Counters of batches, which nothing reads, may be missing.
+
+    Raises:
+        InputError: tensors are missing, unknown, or of another shape, or two names of one tensor disagree.
+    """
+    given: dict[str, Tensor] = {}
+    wrong = []
+    for name, value in tensors.items():
+        known = given.setdefault(flat(name), value)
+        if known.shape != value.shape or not torch.equal(known, value):
+            wrong.append(f"{name} differs from another {flat(name)}")
+    given |= {name: torch.zeros((), dtype=torch.int64) for name in wanted if name.endswith(_COUNTER) and name not in given}
+    wrong += [f"{name} is missing" for name in wanted if name not in given]
+    wrong += [f"{name} is unknown" for name in given if name not in wanted]
+    wrong += [
+        f"{name} is {tuple(given[name].shape)} instead of {tuple(value.shape)}"
+        for name, value in wanted.items()
+        if name in given and given[name].shape != value.shape
+    ]
+    if wrong:
+        more = f", and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise InputError(
+            f"these are not the tensors of this DPR network: {'; '.join(wrong[:5])}{more}. "
+            "A narrower network needs its configuration."
+        )
+    return {name: _copied(given[name]) for name in wanted}
+
+
+def _copied(value: Tensor) -> Tensor:
+    single = torch.promote_types(value.dtype, torch.float32) if value.is_floating_point() else value.dtype
+    return value.detach().to(single, copy=True)
