@@ -2,7 +2,11 @@
 
 Tensor names are torchvision's (`features.N.weight`, `features.N.bias`), so that its state dict loads as it is; narrower
 networks of the same layout are told by their tensors' shapes. Where a file also has `lin.0` to `lin.4` (C,), they weigh
-the channels of each level as LPIPS's learnt weights do; without them every channel counts alike.
+the channels of each level as LPIPS's learnt weights do; without them every channel counts alike. LPIPS sums over levels and
+we take their mean, so the published distance is five times ours.
+
+Official files are torchvision's `vgg16-397923af.pth` and NVIDIA's `vgg16.pt`. The latter's tensors are told by their order
+and shapes, not by their names (`named`).
 """
 
 from __future__ import annotations
@@ -94,12 +98,27 @@ class Perceptual(nn.Module):
         levels = self.network(self.canonical(image))
         features = []
         for index, level in enumerate(levels):
+            # squares of activations do not fit in half precision
+            level = level if level.dtype == torch.float64 else level.float()
             # eps inside the root: the gradient exists where no channel is active
             direction = level * torch.rsqrt(level.square().sum(1, keepdim=True) + EPSILON)
             if self.lin is not None:
                 direction = direction * self.lin[index].sqrt()
             features.append(direction / (len(levels) * level.shape[-2] * level.shape[-1]) ** 0.5)
         return features
+
+    @classmethod
+    def from_state_dict(cls, tensors: Mapping[str, Tensor], *, size: int = OFFICIAL_SIZE) -> Perceptual:
+        """Features from the tensors of an official file, torchvision's or NVIDIA's.
+
+        Args:
+            tensors: by the file's names, in its order.
+            size: the canonical size, pixels of a picture's shorter side.
+
+        Raises:
+            InputError: the tensors are not a VGG16's.
+        """
+        return from_tensors(named(tensors), size)
 
 
 def distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
@@ -144,4 +163,64 @@ def from_tensors(tensors: Mapping[str, Tensor], size: int = OFFICIAL_SIZE, origi
     lin = [tensors[f"lin.{level}"].float() for level in range(len(LEVELS)) if f"lin.{level}" in tensors]
     if lin and [values.numel() for values in lin] != list(network.widths):
         raise InputError(f"{origin} has 'lin' weights that do not match the widths {network.widths}.")
+    for name in ("mean", "deviation"):  # of a network that was trained on pictures normalised in another way
+        if name in tensors:
+            getattr(network, name).copy_(tensors[name].view(1, 3, 1, 1))
     return Perceptual(network, size, lin or None)
+
+
+def named(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of an official file by our names: torchvision's as they are, else told by order and shape.
+
+    The latter are thirteen 3 x 3 convolutions, each with a bias; perhaps one weight for each channel of the five levels
+    (LPIPS); and perhaps the mean and deviation of each colour, in [0, 1], [-1, 1] or [0, 255]. ImageNet's are taken where
+    there are none. What a classifier adds is left out.
+
+    Raises:
+        InputError: they are not a VGG16's.
+    """
+    if "features.0.weight" in tensors:
+        return {name: value for name, value in tensors.items() if not name.startswith("classifier.")}
+    kernels = [name for name, value in tensors.items() if value.ndim == 4 and value.shape[2:] == (3, 3)]
+    if len(kernels) != sum(LEVELS):
+        raise InputError(f"a VGG16 has {sum(LEVELS)} convolutions of 3 x 3; these tensors have {len(kernels)}.")
+    found: dict[str, Tensor] = {}
+    taken = set(kernels)
+    places = [index for index, layer in enumerate(Vgg16((1,) * len(LEVELS)).features) if isinstance(layer, nn.Conv2d)]
+    for place, name in zip(places, kernels, strict=True):
+        bias = f"{name.removesuffix('weight')}bias"
+        if bias not in tensors:
+            raise InputError(f"the convolution {name!r} has no bias; it should be called {bias!r}.")
+        found |= {f"features.{place}.weight": tensors[name], f"features.{place}.bias": tensors[bias]}
+        taken.add(bias)
+    widths = [tensors[kernels[sum(LEVELS[:level])]].shape[0] for level in range(len(LEVELS))]
+    rest = {name: value.flatten() for name, value in tensors.items() if name not in taken and value.is_floating_point()}
+    lin = [v for n, v in rest.items() if v.numel() in widths and tensors[n].shape in ((1, v.numel(), 1, 1), v.shape)]
+    if lin and [value.numel() for value in lin] != widths:
+        raise InputError(f"channel weights of {[value.numel() for value in lin]} do not fit levels of {widths} channels.")
+    found |= {f"lin.{level}": value for level, value in enumerate(lin)}
+    return found | _normalisation({name: value.float() for name, value in rest.items() if value.numel() == 3})
+
+
+def _normalisation(colours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Mean and deviation of each colour, for pictures in [0, 1], from a file's own; by name, or ImageNet's in this order."""
+    if not colours:
+        return {}
+    means = [value for name, value in colours.items() if re.search("mean|shift", name, re.IGNORECASE)]
+    deviations = [value for name, value in colours.items() if re.search("std|dev|scale", name, re.IGNORECASE)]
+    spoken = bool(means or deviations)
+    if not spoken and len(colours) == 2:
+        means, deviations = [list(colours.values())[:1], list(colours.values())[1:]]
+    if len(colours) != 2 or len(means) != 1 or len(deviations) != 1:
+        raise InputError(f"cannot tell a mean and a deviation of colours among {', '.join(colours)}.")
+    mean, deviation = means[0], deviations[0]
+    if max(float(mean.max()), float(deviation.max())) > 2:  # of pixels
+        mean, deviation = mean / 255, deviation / 255
+    elif float(mean.min()) < 0:  # of pictures in [-1, 1]
+        mean, deviation = (mean + 1) / 2, deviation / 2
+    known = torch.allclose(mean, torch.tensor(MEAN), rtol=0.02) and torch.allclose(
+        deviation, torch.tensor(DEVIATION), rtol=0.02
+    )
+    if not (spoken or known):
+        raise InputError(f"cannot tell whether {' and '.join(colours)} are a mean and a deviation of colours.")
+    return {"mean": mean, "deviation": deviation}
