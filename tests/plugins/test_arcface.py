@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from facednerf_arcface.alignment import aligned, by_box, by_landmarks, cropped, similarity
@@ -18,6 +19,8 @@ from torch import Tensor
 
 from facednerf_core.cards import LocalWeights, WeightsCard
 from facednerf_core.errors import InputError, MissingWeights, Unsupported
+from facednerf_core.framing import moved
+from facednerf_core.framing import similarity as umeyama
 from facednerf_core.scene import Subject
 from tests.smooth import draw, gradient, he, latent, spread, step, subject
 
@@ -60,6 +63,24 @@ def test_similarity_is_the_best_in_least_squares_and_never_a_mirror() -> None:
         for sign in (1, -1):
             p, q, u, v = torch.stack([a, b, x, y]) + sign * change
             assert error(torch.stack([torch.stack([p, -q, u]), torch.stack([q, p, v])])[None]) > error(found)
+
+
+def test_landmarks_can_be_fitted_to_the_template_as_insightface_does() -> None:
+    """Against the core's own least squares, which is another formula: one complex number instead of an SVD."""
+    draws = torch.Generator().manual_seed(2)
+    pixels = torch.tensor([[196.0, 104.0], [240.0, 100.0], [222.0, 128.0], [203.0, 148.0], [241.0, 145.0]]).double()
+    pixels = torch.stack([pixels, pixels + 6 * torch.randn(5, 2, generator=draws)])  # of a picture of 300 x 400
+    found = by_landmarks((pixels + 0.5) / torch.tensor([400, 300]), 400 / 300, "template")
+    for place, marks in zip(found, pixels, strict=True):
+        there = umeyama(marks.numpy(), torch.tensor(TEMPLATE).double().numpy())
+        corners = torch.tensor([[0.0, 0.0], [111.0, 0.0], [0.0, 111.0]]).double()
+        expected = moved(np.linalg.inv(there), corners.numpy())
+        face = torch.cat([2 * (corners + 0.5) / FACE_SIZE - 1, torch.ones(3, 1)], 1)
+        at = (face @ place.T + 1) / 2 * torch.tensor([400, 300]) - 0.5
+        assert np.allclose(at.numpy(), expected, atol=1e-6)
+    other = by_landmarks((pixels + 0.5) / torch.tensor([400, 300]), 400 / 300)
+    area = [torch.linalg.det(places[:, :, :2]) for places in (found, other)]
+    assert bool((area[0] > area[1]).all())
 
 
 def test_landmarks_come_to_lie_on_the_template() -> None:
@@ -153,8 +174,9 @@ def test_each_architecture_sees_faces_as_it_was_trained_unless_told(network: IRe
             expected = 1 - (identity.embed(other.image, marks) * identity.embed(image, marks)).sum(-1)
             found = identity.aim(other)(draw(latent(), 128), step(latent())).value
             assert torch.allclose(found, expected[:, 0], atol=1e-6)
-    plain = ArcFace(network, ArcFaceOptions(antialias=False))
-    assert not torch.equal(plain.embed(image, marks), ArcFace(network).embed(image, marks))
+    for options in (ArcFaceOptions(antialias=False), ArcFaceOptions(fit="template")):
+        odd = marks + torch.tensor([0.0, 0.05]) * torch.arange(5).view(5, 1)
+        assert not torch.equal(ArcFace(network, options).embed(image, odd), ArcFace(network).embed(image, odd))
 
 
 def test_outside_the_picture_is_black() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch.nn import functional
@@ -35,12 +35,15 @@ def similarity(source: Tensor, target: Tensor) -> Tensor:
     return torch.cat([linear, goal.mT - linear @ middle.mT], dim=2)
 
 
-def by_landmarks(landmarks: Tensor, aspect: float = 1.0) -> Tensor:
+def by_landmarks(landmarks: Tensor, aspect: float = 1.0, fit: Literal["picture", "template"] = "picture") -> Tensor:
     """Where an aligned face lies in pictures whose landmarks (B, K, 2) are given: an affine map (B, 2, 3).
 
     Args:
         landmarks: x and y in [0, 1] of the picture, beginning with ArcFace's five.
         aspect: width of the picture over its height.
+        fit: where the squares of what does not fit are least. "picture": the template's points are brought to the landmarks;
+            "template": the landmarks to the template's points, as insightface does. A face that fits well lies alike; of
+            one that does not, such as a profile, the second cuts out more.
 
     Returns:
         From coordinates of the face, -1 to 1 between its edges, to the picture's: what `affine_grid` takes.
@@ -52,7 +55,13 @@ def by_landmarks(landmarks: Tensor, aspect: float = 1.0) -> Tensor:
     points = (2 * landmarks[:, : len(TEMPLATE)].cpu().double() - 1) * shape  # in halves of the picture's height
     template = torch.tensor(TEMPLATE, dtype=torch.float64)
     template = 2 * (template + 0.5) / FACE_SIZE - 1  # the template counts from the middle of the first pixel
-    fitted = similarity(template.expand(len(points), -1, -1), points)
+    template = template.expand(len(points), -1, -1)
+    if fit == "picture":
+        fitted = similarity(template, points)
+    else:
+        there = similarity(points, template)
+        back = torch.linalg.inv(there[:, :, :2])
+        fitted = torch.cat([back, -back @ there[:, :, 2:]], dim=2)
     return (fitted / shape.view(1, 2, 1)).to(landmarks)
 
 

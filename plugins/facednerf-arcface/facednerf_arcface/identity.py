@@ -78,7 +78,7 @@ class ArcFace(Identity):
         """Where the faces of images (B, 3, H, W) lie (B, 2, 3): as landmarks (B, K, 2) say, else in the box."""
         if landmarks is None or self.alignment == "crop":
             return by_box(self.options.box, image).expand(len(image), -1, -1)
-        return by_landmarks(landmarks, image.shape[-1] / image.shape[-2])
+        return by_landmarks(landmarks, image.shape[-1] / image.shape[-2], self.options.fit)
 
     def _embedding(self, image: Tensor, place: Tensor) -> Tensor:
         """Unit vectors (B, D) of images (B, 3, H, W), with the face at `place` (B, 2, 3) unless it is cropped."""

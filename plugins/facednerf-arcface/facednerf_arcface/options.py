@@ -16,6 +16,7 @@ class ArcFaceOptions:
 
     box: tuple[float, float, float, float] = PSP_BOX  # left, top, right, bottom of the face where no landmarks are used
     alignment: Literal["auto", "landmarks", "crop"] = "auto"  # auto: as the network was trained to see faces
+    fit: Literal["picture", "template"] = "picture"  # whose points are moved onto whose; insightface's: template
     antialias: bool = True  # false: large pictures are sampled as insightface does, with aliasing; landmarks only
 
     def __post_init__(self) -> None:
