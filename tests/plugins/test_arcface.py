@@ -246,6 +246,27 @@ def test_one_normalisation(network: IResNet) -> None:
     assert spread(ArcFace(network).aim(subject(1))) < 0.2
 
 
+@pytest.mark.parametrize(("dtype", "allowed"), [(torch.bfloat16, 0.33), (torch.float16, 0.06)])
+def test_the_loss_in_half_precision_is_finite_and_near(network: IResNet, dtype: torch.dtype, allowed: float) -> None:
+    loud = he(IResNet(widths=(4, 6, 8, 8), units=(1, 1, 1, 1), embedding=16)).eval()
+    with torch.no_grad():
+        loud.features.weight.fill_(1e3)  # embeddings whose squares half precision does not hold
+    photo, shot = subject(0, landmarks=UPRIGHT[None, None]), draw(latent(3), 128)
+    for of in (network, loud):
+
+        def judged(of: IResNet = of) -> tuple[Tensor, Tensor]:
+            image = shot.image.clone().requires_grad_()
+            value = ArcFace(of).aim(photo)(replace(shot, image=image), step(latent())).value
+            return value.detach(), torch.autograd.grad(value.sum(), image)[0]
+
+        exact = judged()
+        with torch.autocast("cpu", dtype=dtype):
+            rough = judged()
+        assert rough[0].dtype == torch.float32
+        for near, true in zip(rough, exact, strict=True):
+            assert float((near - true).norm() / true.norm()) < allowed
+
+
 def test_the_network_is_frozen_and_the_photo_is_embedded_once(network: IResNet) -> None:
     calls: list[int] = []
     hook = network.register_forward_hook(lambda *_: calls.append(1))

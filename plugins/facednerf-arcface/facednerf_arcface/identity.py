@@ -86,7 +86,9 @@ class ArcFace(Identity):
             faces = cropped(image, self.options.box)
         else:
             faces = aligned(image, place, antialias=self.options.antialias)
-        return functional.normalize(self.network(faces), dim=1)
+        found = self.network(faces)
+        # under autocast: the squares of 512 numbers do not fit in half precision
+        return functional.normalize(found if found.dtype == torch.float64 else found.float(), dim=1)
 
 
 def load(path: Path, device: torch.device) -> Network:
