@@ -10,6 +10,7 @@ import torch
 from facednerf_arcface.iresnet import IResNet
 from safetensors.torch import load_file
 
+from facednerf_core.errors import InputError
 from tests.portable_tensors import tensors, values
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "arcface"
@@ -50,3 +51,18 @@ def test_narrow_network_has_the_same_layout() -> None:
 def test_number_of_stages_is_checked() -> None:
     with pytest.raises(ValueError, match="four stages"):
         IResNet(widths=(4, 8), units=(1, 1, 1, 1))
+
+
+def test_tensors_tell_the_network_and_arguments_are_held_against_them() -> None:
+    for folded in (False, True):
+        network = IResNet(widths=(4, 8, 12, 16), units=(1, 2, 1, 1), embedding=10, folded=folded).eval()
+        found = IResNet.from_state_dict(network.state_dict(), num_features=10, dropout=0.4)
+        assert (found.widths, found.units, found.embedding, found.folded) == ((4, 8, 12, 16), (1, 2, 1, 1), 10, folded)
+        face = torch.rand(1, 3, 112, 112)
+        assert torch.equal(found(face), network(face))
+        with pytest.raises(InputError, match=r"num_features is 512.*10"):
+            IResNet.from_state_dict(network.state_dict(), num_features=512)
+        with pytest.raises(InputError, match=r"dropout is a probability, not 2\.0"):
+            IResNet.from_state_dict(network.state_dict(), dropout=2.0)
+        with pytest.raises(InputError, match="'layer1' to 'layer4' are missing"):
+            IResNet.from_state_dict({name: value for name, value in network.state_dict().items() if "layer3" not in name})

@@ -75,8 +75,8 @@ def state_dict(source: Path) -> Mapping[str, Tensor]:
     try:
         found = torch.load(source, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a file that is not its own
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{source} is not a state dict that can be read without executing it: {reason}") from error
+        what = f"torch's reader of plain data says {type(error).__name__}"
+        raise InputError(f"{source} is not a state dict that can be read without executing it: {what}.") from error
     if not isinstance(found, Mapping) or not all(isinstance(value, torch.Tensor) for value in found.values()) or not found:
         raise InputError(f"{source} holds {type(found).__name__}, not a state dict (tensors by name).")
     return found
