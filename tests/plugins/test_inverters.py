@@ -17,7 +17,7 @@ from facednerf_core import losses
 from facednerf_core.cards import Card
 from facednerf_core.compute import rng
 from facednerf_core.loop import Problem, State, optimize
-from facednerf_core.recipe import Recipe, Weights
+from facednerf_core.recipe import Recipe
 from facednerf_core.scene import Rendering, Subject
 from facednerf_core.terms import Constant, Loss, Stage, Step, Term
 from facednerf_core.views import Fixed, Nearby
@@ -99,13 +99,6 @@ def test_steps_of_the_recipe_go_before_and_size_is_taken() -> None:
     assert [(stage.steps, stage.size) for stage in stages] == [(5, 32), (0, 32), (7, 32)]
 
 
-def test_weights_of_an_edit_do_not_spoil_the_inversion() -> None:
-    recipe = Recipe(photo="p", weights=Weights(reconstruction=0.0, identity=0.0, latent=0.0))
-    for stage in [*WPlus().stages(recipe, offered(photo())), *PivotalTuning().stages(recipe, offered(photo()))]:
-        assert weights(stage)["reconstruction"] == 1.0
-        assert weights(stage)["identity"] > 0
-
-
 def test_terms_that_are_not_offered_are_left_out() -> None:
     few = {"reconstruction": pixels(photo())}
     stages = [*WPlus().stages(RECIPE, few), *PivotalTuning().stages(RECIPE, few)]
@@ -166,13 +159,11 @@ def test_tune_looks_at_the_photo_and_keeps_nearby_heads_and_side_views() -> None
         "locality": "nearby",
         "sides": "untuned",
     }
-    heavy = Recipe(photo="p", weights=Weights(locality=4.0))
-    (more,) = PivotalTuning().stages(heavy, offered(photo()))
+    (more,) = PivotalTuning(PtiOptions(locality=4.0)).stages(RECIPE, offered(photo()))
     shares = [{term.name: term.weight(1 / own.steps) for term in own.terms}["sides"] for own in (stage, more)]
     assert shares[1] == pytest.approx(4 / PtiOptions().locality * shares[0])
     assert shares[0] > 0
-    none = replace(heavy, weights=Weights(locality=0.0))
-    assert "locality" not in weights(PivotalTuning().stages(none, offered(photo()))[0])
+    assert "locality" not in weights(PivotalTuning(PtiOptions(locality=0.0)).stages(RECIPE, offered(photo()))[0])
 
 
 def test_the_papers_tuning_goes_on_with_the_terms_before() -> None:

@@ -46,7 +46,7 @@ class PivotalTuning(Inverter):
             Stage(
                 TUNE,
                 frozenset({"weights"}),
-                [*chosen, *self._kept(recipe, terms, steps)],
+                [*chosen, *self._kept(terms, steps)],
                 steps,
                 {"weights": self.options.rate},
                 Ramp(rise=0.1, fall=0.3),
@@ -62,13 +62,12 @@ class PivotalTuning(Inverter):
         """The terms of the search before, as they were weighed there; the latent does not move any more."""
         return [term for name, term in terms.items() if name not in ("latent", "noise", "locality")]
 
-    def _kept(self, recipe: Recipe, terms: Mapping[str, Term], steps: int) -> Sequence[Term]:
+    def _kept(self, terms: Mapping[str, Term], steps: int) -> Sequence[Term]:
         """Locality at nearby latents, and at the subject's own side views."""
         if "locality" not in terms:
             return []
         own = self.options
-        given = recipe.weights.locality
-        factor = own.locality if given is None else given
+        factor = own.locality
         if not factor:
             return []
         near = replace(terms["locality"], against="nearby", weight=EveryNth(factor, own.every, steps))

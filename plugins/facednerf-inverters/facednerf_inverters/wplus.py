@@ -25,7 +25,7 @@ class WPlus(Inverter):
     `invert` stays in W (all rows of w move together), where every point is a likely head, and finds framing and camera
     with it. `refine` frees the rows, at a small rate and with a penalty on the change: free W+ fits the photo with heads
     that fall apart from the side (Tov et al. 2021, "Designing an Encoder for StyleGAN Image Manipulation", on distortion
-    against editability). The weights of an edit do not count here: a bold edit still begins from a good inversion.
+    against editability).
     """
 
     def __init__(self, options: WPlusOptions | None = None) -> None:
