@@ -1,0 +1,34 @@
+"""The card of PanoHead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from facednerf_core.cards import Card, LocalWeights
+from facednerf_core.errors import MissingWeights
+from facednerf_core.hookspecs import hookimpl
+from facednerf_panohead.options import PanoHeadOptions
+
+if TYPE_CHECKING:
+    import torch
+
+    from facednerf_core.interfaces import Generator
+
+
+def build(device: torch.device, weights: LocalWeights | None, **options: Any) -> Generator:
+    """PanoHead from the tensors in the role "tensors" and its constructor's arguments in the role "config"."""
+    from facednerf_panohead.generator import PanoHead, adjusted, orbit_of, read
+
+    if weights is None:
+        raise MissingWeights("panohead needs a generator's weights; see `fdn weights`.")
+    chosen = PanoHeadOptions(**options)
+    network = adjusted(read(weights["tensors"], weights["config"]), chosen).to(device)
+    return PanoHead(network, orbit_of(network, weights.card.orbit), rules=chosen.rules)
+
+
+@hookimpl
+def register_generators(register: Callable[[Card[Generator]], None]) -> None:
+    """Registers `panohead`."""
+    summary = "PanoHead (An et al. 2023): whole heads on a tri-grid, from all round, before a background of their own."
+    register(Card("panohead", summary, build, domains=("face", "head"), options=PanoHeadOptions))
