@@ -121,3 +121,18 @@ def test_a_background_can_have_more_rows_than_the_latent() -> None:
     assert network.background(ws).shape == (1, 32, 16, 16)
     longer = torch.cat([ws, ws[:, -1:].expand(-1, 2, -1)], dim=1)
     assert torch.equal(network.background(longer), network.background(ws))
+
+
+def test_a_network_that_is_trained_gets_gradients_everywhere() -> None:
+    """In every part that a picture passes through; the offset of cameras has a loss of its own."""
+    torch.manual_seed(0)
+    network = TriGridGenerator(**tiny_config(), sr_input_resolution=16, sr_widths=(6, 4))
+    for parameter in network.parameters():
+        if parameter.ndim == 0:
+            torch.nn.init.ones_(parameter)  # noise strengths begin at zero, noise maps are drawn
+    z, camera = TINY["in.z"], TINY["in.c"]
+    image, composed = network(network.mapping(z, camera), camera[:, None])
+    (image.square().mean() + composed.alpha.mean() + network.offset(z, camera).square().mean()).backward()
+    without = [name for name, value in network.named_parameters() if value.grad is None or not value.grad.any()]
+    # super-resolution takes no noise here ('none'), so that its noise strengths have none
+    assert all(name.startswith("superresolution.") and name.endswith("noise_strength") for name in without), without
