@@ -239,6 +239,40 @@ def test_a_wrong_state_dict_is_refused_by_name() -> None:
         assert part in message
 
 
+def test_an_unknown_argument_is_refused_by_name() -> None:
+    with pytest.raises(InputError, match="no argument z_dims, sigma; it has: z_dim, c_dim"):
+        TriPlaneGenerator.from_state_dict(stored("params."), **tiny_config(), z_dims=3, sigma=1)
+
+
+def test_an_unknown_super_resolution_is_refused() -> None:
+    with pytest.raises(InputError, match="there are: 8XDC, 8X, 4X, 2X"):
+        tiny(superresolution_module="training.superresolution.SuperresolutionHybrid16X")
+
+
+def test_widths_of_a_shrunken_network_are_read_from_its_tensors() -> None:
+    """So that the arguments that the JSON beside a golden gives are enough."""
+    facts = json.loads((GOLDEN / "golden_tiny.json").read_text())
+    network = TriPlaneGenerator.from_state_dict(stored("params."), **facts["init_kwargs"])
+    assert network.neural_rendering_resolution == 64  # the official constructor's; a checkpoint stores another beside it
+    ws = TINY["in.ws"]
+    image, _ = network(ws, CAMERA, draws=draws(), rules="official", resolution=16)
+    assert_golden("image", image)
+
+
+def test_noise_of_the_super_resolution_can_be_given(network: TriPlaneGenerator, planes: torch.Tensor) -> None:
+    feature, ws = network.render(planes, CAMERA).feature, TINY["in.ws"]
+    silent = network.enlarge(feature, ws)
+    assert torch.equal(silent, network.enlarge(feature, ws, "none"))
+    own = network.enlarge(feature, ws, "const")
+    assert (own - silent).abs().max() > 1e-3
+    assert torch.equal(own, tiny(superresolution_noise_mode="const").enlarge(feature, ws))
+    maps = network.superresolution.own_noise()
+    each = {name: torch.stack([value, -value])[:, None] for name, value in maps.items()}  # another for each image
+    found = network.enlarge(feature, ws, each)
+    torch.testing.assert_close(found[:1], own[:1])
+    assert (found[1:] - own[1:]).abs().max() > 1e-3
+
+
 def test_the_optional_label_buffer_is_ignored() -> None:
     state = stored("params.") | {"dataset_label_std": torch.ones(25)}
     assert TriPlaneGenerator.from_state_dict(state, **tiny_config()).num_ws == 8

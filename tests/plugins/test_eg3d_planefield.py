@@ -6,11 +6,12 @@ import pytest
 import torch
 from facednerf_eg3d import planefield
 from facednerf_eg3d.decoder import Decoder
-from facednerf_eg3d.planefield import Layout, decode, tabulated
-from facednerf_eg3d.triplanes import EG3D_AXES, mean_features
+from facednerf_eg3d.planefield import Layout, decode, merged, tabulated
+from facednerf_eg3d.triplanes import EG3D_AXES, PlaneAxes, mean_features
 from torch import Tensor
 
 OTHER_AXES = ((0, 1), (0, 2), (1, 2))
+REPEATED_AXES = ((0, 1), (2, 0), (0, 1))
 
 
 def case(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Decoder]:
@@ -24,14 +25,20 @@ def case(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Decoder]:
     return planes, points, decoder
 
 
-@pytest.mark.parametrize("axes", [EG3D_AXES, OTHER_AXES])
+def field(points: Tensor, planes: Tensor, decoder: Decoder, axes: PlaneAxes = EG3D_AXES) -> tuple[Tensor, Tensor]:
+    fewer, kept = merged(planes, axes)
+    assert len(kept) == len({frozenset(pair) for pair in axes})
+    return decode(points, tabulated(fewer), decoder.weights(), Layout(kept, 1.4, 8))
+
+
+@pytest.mark.parametrize("axes", [EG3D_AXES, OTHER_AXES, REPEATED_AXES])
 @pytest.mark.parametrize("portion", [7, 8192])
 def test_values_and_every_gradient_equal_the_plain_way(
-    axes: planefield.PlaneAxes, portion: int, monkeypatch: pytest.MonkeyPatch
+    axes: PlaneAxes, portion: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(planefield, "PORTION", portion)
     planes, points, decoder = case()
-    quick = decode(points, tabulated(planes), decoder.weights(), Layout(axes, 1.4, 8))
+    quick = field(points, planes, decoder, axes)
     plain = decoder(mean_features(planes, points, axes, 1.4))
     leaves = [planes, points, *decoder.parameters()]
     upstream = [torch.randn_like(value) for value in plain]
@@ -45,15 +52,15 @@ def test_values_and_every_gradient_equal_the_plain_way(
 
 def test_without_gradient_it_is_the_same() -> None:
     planes, points, decoder = case(torch.float32)
-    with_gradient = decode(points, tabulated(planes), decoder.weights(), Layout(EG3D_AXES, 1.4, 8))
+    with_gradient = field(points, planes, decoder, EG3D_AXES)
     with torch.no_grad():
-        without = decode(points, tabulated(planes), decoder.weights(), Layout(EG3D_AXES, 1.4, 8))
+        without = field(points, planes, decoder, EG3D_AXES)
     assert all(torch.equal(a, b) for a, b in zip(with_gradient, without, strict=True))
 
 
 def test_one_output_alone_has_a_gradient() -> None:
     planes, points, decoder = case()
-    sigma, _ = decode(points, tabulated(planes), decoder.weights(), Layout(EG3D_AXES, 1.4, 8))
+    sigma, _ = field(points, planes, decoder, EG3D_AXES)
     (gradient,) = torch.autograd.grad(sigma.sum(), planes)
     plain, _ = decoder(mean_features(planes, points, EG3D_AXES, 1.4))
     torch.testing.assert_close(gradient, torch.autograd.grad(plain.sum(), planes)[0])
@@ -62,7 +69,7 @@ def test_one_output_alone_has_a_gradient() -> None:
 def test_frozen_weights_get_none() -> None:
     planes, points, decoder = case()
     decoder.requires_grad_(False)
-    sigma, colours = decode(points, tabulated(planes), decoder.weights(), Layout(EG3D_AXES, 1.4, 8))
+    sigma, colours = field(points, planes, decoder, EG3D_AXES)
     (sigma.sum() + colours.sum()).backward()
     assert all(parameter.grad is None for parameter in decoder.parameters())
     assert planes.grad.abs().sum() > 0
@@ -73,7 +80,7 @@ def test_large_hidden_activations_stay_exact(size: float) -> None:
     planes, points, decoder = case(torch.float32)
     with torch.no_grad():
         decoder.net[0].weight.mul_(size)
-        found = decode(points, tabulated(planes), decoder.weights(), Layout(EG3D_AXES, 1.4, 8))
+        found = field(points, planes, decoder, EG3D_AXES)
         expected = decoder(mean_features(planes, points, EG3D_AXES, 1.4))
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)

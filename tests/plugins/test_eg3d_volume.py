@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
+from dataclasses import replace
 
 import pytest
 import torch
 from facednerf_eg3d.marching import interval_weights, mean_depth, sample_weights
 from facednerf_eg3d.network import TriPlaneGenerator
 from facednerf_eg3d.rays import box_span, camera_rays
-from facednerf_eg3d.sampling import coarse_depths, fine_depths, middle_draws, random_draws
+from facednerf_eg3d.sampling import Draws, coarse_depths, fine_depths, middle_draws, random_draws
 from facednerf_eg3d.triplanes import EG3D_AXES, mean_features, plane_axes, plane_features
+from facednerf_eg3d.volume import RayOptions, trace
 
 from facednerf_core.errors import InputError
-from facednerf_core.views import look_at
 from tests.plugins.eg3d_goldens import GOLDEN, OPS, TINY, assert_golden, draws
 
 
@@ -80,17 +80,11 @@ def test_rays_of_a_skewed_camera() -> None:
     assert_golden("ray_directions", directions)
 
 
-@pytest.mark.parametrize("index", range(7))
-def test_the_core_builds_the_official_cameras(index: int) -> None:
-    """The official horizontal and vertical numbers, put into the position they mean."""
-    case = json.loads((GOLDEN / "golden_camera.json").read_text())["lookat_pose"][index]
-    phi = math.acos(1 - 2 * case["vertical"] / math.pi)
-    turn = math.pi - case["horizontal"]
-    origin = tuple(
-        case["radius"] * part for part in (math.sin(phi) * math.cos(turn), math.cos(phi), math.sin(phi) * math.sin(turn))
-    )
-    camera = look_at(origin, tuple(case["pivot"]), 4.2647)
-    torch.testing.assert_close(camera[:16].view(4, 4), torch.tensor(case["cam2world"]), atol=1e-6, rtol=0)
+def test_directions_have_unit_length_though_the_rotation_is_not_quite_one() -> None:
+    camera = TINY["in.c"].clone()
+    camera[:, :3] *= 1.3
+    _, directions = camera_rays(camera, 4)
+    torch.testing.assert_close(directions.norm(dim=-1), torch.ones(2, 16))
 
 
 def test_draws_are_shared_by_subjects_and_differ_by_view() -> None:
@@ -108,3 +102,71 @@ def test_draws_are_shared_by_subjects_and_differ_by_view() -> None:
 def test_an_unknown_clamp_mode_is_refused() -> None:
     with pytest.raises(InputError, match="softplus"):
         TriPlaneGenerator(rendering_kwargs={"clamp_mode": "relu"})
+
+
+def test_what_rendering_arguments_must_say() -> None:
+    with pytest.raises(InputError, match="rendering_kwargs has no ray_end, box_warp"):
+        RayOptions.read({"ray_start": 1.0, "depth_resolution": 4, "depth_resolution_importance": 4})
+
+
+def test_noise_on_the_density_is_given_and_counts_in_both_passes() -> None:
+    """Against a field that already has it, which only the sorted samples of no second pass allow to write down."""
+    torch.manual_seed(0)
+    origins, directions = camera_rays(TINY["in.c"][None], 4)
+    options = RayOptions(coarse=6, fine=0, density_noise=0.7)
+    plain = middle_draws(6, 0, origins)
+    noise = torch.randn(1, 2, 16, 6)
+
+    def field(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return 3.0 - 4.0 * points.norm(dim=-1), points.sigmoid()
+
+    def noisy(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        sigma, colours = field(points)
+        return sigma + 0.7 * noise.flatten(1), colours
+
+    given = replace(plain, density=noise)
+    torch.testing.assert_close(
+        trace(field, origins, directions, options, given), trace(noisy, origins, directions, options, plain)
+    )
+    both = replace(options, fine=5)
+    draws_ = replace(middle_draws(6, 5, origins), density=torch.randn(1, 2, 16, 11))
+    quiet = trace(field, origins, directions, both, middle_draws(6, 5, origins))
+    assert torch.equal(quiet.feature, trace(field, origins, directions, replace(both, density_noise=0.0), draws_).feature)
+    for part in (slice(0, 6), slice(6, 11)):
+        kept = torch.zeros(1, 2, 16, 11)
+        kept[..., part] = draws_.density[..., part]
+        moved = trace(field, origins, directions, both, replace(draws_, density=kept))
+        assert (moved.alpha - quiet.alpha).abs().max() > 1e-3
+
+
+def test_depth_is_clamped_to_all_samples_even_if_they_do_not_increase() -> None:
+    """With near limits and few samples, even steps in 1 / depth overshoot infinity."""
+    origins, directions = camera_rays(TINY["in.c"][None], 2)
+    options = RayOptions(coarse=4, fine=0, near=0.1, far=2.6, disparity=True)
+    draws_ = Draws(torch.full((1, 2, 4, 4), 0.9), torch.zeros(1, 2, 4, 0))
+    depths = coarse_depths(0.1, 2.6, draws_.coarse, disparity=True)
+    assert depths.min() < 0
+    seen = trace(lambda p: (p.new_full(p.shape[:2], -300.0), p), origins, directions, options, draws_)
+    torch.testing.assert_close(seen.depth, depths.amax().expand(1, 2, 4))
+
+
+def test_transmittance_is_the_original_product() -> None:
+    depths = torch.linspace(0.5, 3.0, 40, dtype=torch.float64)[None]
+    sigma = torch.randn(1, 40, generator=torch.Generator().manual_seed(2)).double() * 8
+    density = torch.nn.functional.softplus((sigma[:, 1:] + sigma[:, :-1]) / 2 - 1)
+    alpha = 1 - torch.exp(-density * (depths[:, 1:] - depths[:, :-1]))
+    kept, expected = 1.0, []
+    for share in alpha[0].tolist():
+        expected.append(share * kept)
+        kept *= 1 - share + 1e-10
+    torch.testing.assert_close(
+        interval_weights(depths, sigma)[0], torch.tensor(expected, dtype=torch.float64), atol=1e-15, rtol=0
+    )
+
+
+def test_a_ray_through_next_to_nothing_has_no_depth_in_float32() -> None:
+    """1 - exp(-x) is 0 there, as in the original, whose depth is then the largest sample; in float64 it is not."""
+    depths = torch.linspace(2.25, 3.3, 48)[None]
+    sigma = torch.full((1, 48), -17.0)
+    assert torch.isinf(mean_depth(depths, interval_weights(depths, sigma)))
+    assert torch.isfinite(mean_depth(depths.double(), interval_weights(depths.double(), sigma.double())))

@@ -31,7 +31,7 @@ class Decoder(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Raw density and colours in (-0.001, 1.001), Mip-NeRF's widened sigmoid (Barron et al. 2021)."""
-        w0, b0, w1, b1 = self.weights()
+        w0, b0, w1, b1 = (part.to(features.dtype) for part in self.weights())
         hidden = nn.functional.softplus(nn.functional.linear(features, w0, b0))
         sigma = nn.functional.linear(hidden, w1[:1], b1[:1]).squeeze(-1)
         colours = torch.sigmoid(nn.functional.linear(hidden, w1[1:], b1[1:])) * 1.002 - 0.001

@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SLOPE = 0.2
-"""Of every leaky ReLU, whose output is then multiplied by GAIN to keep unit variance."""
+from facednerf_eg3d.modulation import SLOPE, Finish, convolution, layer, layer_and_image, mixed, precise
+
 GAIN = math.sqrt(2.0)
+"""What the output of every leaky ReLU is multiplied by, to keep unit variance."""
 FIR_TAPS = (1.0, 3.0, 3.0, 1.0)
 """The binomial low pass of every resampling in the generator; its outer product is stored as `resample_filter`."""
 
@@ -51,19 +52,21 @@ class FullyConnected(nn.Module):
         return self.weight * self.weight_gain, self.bias * self.bias_gain
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features (..., in) to (..., out); scales the small input instead of the large weight."""
-        y = F.linear(x * self.weight_gain, self.weight, self.bias * self.bias_gain)
+        """Features (..., in) to (..., out), in the weight's dtype; scales the small input instead of the large weight."""
+        with precise(x):
+            y = F.linear(x.to(self.weight.dtype) * self.weight_gain, self.weight, self.bias * self.bias_gain)
         return F.leaky_relu(y, SLOPE) * GAIN if self.activated else y
 
 
 def upsample_image(image: Tensor, low_pass: Tensor) -> Tensor:
     """Twice the size, (N, C, H, W) to (N, C, 2H, 2W): zeros inserted at odd indices, padded 2 before and 1 after,
     filtered with four times the low pass (4, 4). As the filter is symmetric, that is one transposed convolution."""
-    if image.is_cuda:  # where a transposed convolution of many groups is slow
-        return interpolate_image(image)
-    channels = image.shape[1]
-    kernel = (4.0 * low_pass).expand(channels, 1, 4, 4)
-    return F.conv_transpose2d(image, kernel, stride=2, padding=1, groups=channels)
+    with precise(image):
+        if image.is_cuda:  # where a transposed convolution of many groups is slow
+            return interpolate_image(image)
+        channels = image.shape[1]
+        kernel = (4.0 * low_pass).to(image.dtype).expand(channels, 1, 4, 4)
+        return F.conv_transpose2d(image, kernel, stride=2, padding=1, groups=channels)
 
 
 def interpolate_image(image: Tensor) -> Tensor:
@@ -72,11 +75,11 @@ def interpolate_image(image: Tensor) -> Tensor:
     return F.interpolate(around, scale_factor=2.0, mode="bilinear", align_corners=False)[:, :, 2:-2, 2:-2]
 
 
-def upsampling_convolution(x: Tensor, weight: Tensor, low_pass: Tensor) -> Tensor:
-    """Zeros inserted between the samples, true convolution with `weight` (O, I, 3, 3), then four times the low pass
-    (4, 4): (N, I, H, W) to (N, O, 2H, 2W)."""
-    y = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)  # (N, O, 2H + 1, 2W + 1)
-    return F.conv2d(y, (4.0 * low_pass).expand(y.shape[1], 1, 4, 4), padding=1, groups=y.shape[1])
+def demodulation(weight: Tensor, style: Tensor) -> Tensor:
+    """The factors (N, O) that give outputs unit variance, of a weight (O, I, 3, 3) and styles (N, I)."""
+    exact = torch.promote_types(weight.dtype, torch.float32)
+    power = style.to(exact).square() @ weight.to(exact).square().sum(dim=(2, 3)).t()  # (N, O)
+    return (power + 1e-8).rsqrt()
 
 
 def modulated_convolution(
@@ -85,7 +88,8 @@ def modulated_convolution(
     """A 3 x 3 convolution whose input channels are scaled by `style`, and the factor that demodulates its output.
 
     The activations are scaled, not the weights, so that frozen weights need no gradient and N subjects share one
-    convolution. The caller multiplies the two results, with whatever else it has to scale.
+    convolution. The caller multiplies the two results, with whatever else it has to scale. `modulation.layer` does this,
+    and what follows, in less memory; this form can be differentiated twice.
 
     Args:
         x: (N, I, H, W).
@@ -96,10 +100,7 @@ def modulated_convolution(
     Returns:
         The convolution (N, O, H', W') and the demodulation (N, O).
     """
-    x = x * style[:, :, None, None]
-    y = F.conv2d(x, weight, padding=1) if low_pass is None else upsampling_convolution(x, weight, low_pass)
-    power = style.square() @ weight.square().sum(dim=(2, 3)).t()  # (N, O)
-    return y, (power + 1e-8).rsqrt()
+    return convolution(x * style[:, :, None, None], weight, low_pass), demodulation(weight, style)
 
 
 def activated(y: Tensor, bias: Tensor, *, gain: float = GAIN, clamp: float | None = None) -> Tensor:
@@ -144,12 +145,23 @@ class ModulatedConvolution(nn.Module):
 
         `noise` is a map (p, p), or (N, 1, p, p), of unit deviation; the layer's learnt strength scales it.
         """
-        low_pass = self.resample_filter if self.up else None
-        y, demodulation = modulated_convolution(x, self.weight, self.affine(w), low_pass=low_pass)
-        y = y * (demodulation * GAIN)[:, :, None, None]
-        if noise is not None:
-            y += noise * (self.noise_strength * GAIN)
-        return activated(y, self.bias, clamp=self.clamp)
+        style, finish = self._finish(x, w, noise)
+        return layer(x, self.weight, style, finish, self.resample_filter if self.up else None)
+
+    def drawn(self, x: Tensor, w: Tensor, noise: Tensor | None, mixing: Tensor) -> tuple[Tensor, Tensor]:
+        """What `forward` gives, and what `mixing` (N, C, O) makes of its channels, of a layer that keeps the resolution."""
+        return layer_and_image(x, self.weight, *self._finish(x, w, noise), mixing)
+
+    def _finish(self, x: Tensor, w: Tensor, noise: Tensor | None) -> tuple[Tensor, Finish]:
+        with precise(x):
+            style = self.affine(w)
+            finish = Finish(
+                scale=demodulation(self.weight, style) * GAIN,
+                bias=self.bias * GAIN,
+                noise=None if noise is None else noise.to(x.dtype) * (self.noise_strength * GAIN),
+                clamp=self.clamp,
+            )
+        return style, finish
 
 
 class ToImage(nn.Module):
@@ -164,11 +176,16 @@ class ToImage(nn.Module):
         self.affine = FullyConnected(w_dim, in_channels, bias=1.0)
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        """Activations (N, I, H, W) to an image (N, O, H, W) under the latent row `w` (N, C)."""
-        style = self.affine(w) * self.style_gain  # (N, I)
-        if self.weight.shape[0] < 16:  # few outputs: scaling the weights is cheaper than a pass over the activations
-            weight = self.weight[:, :, 0, 0] * style[:, None]  # (N, O, I)
-            y = torch.baddbmm(self.bias[:, None], weight, x.flatten(2)).unflatten(2, x.shape[2:])
-        else:
-            y = F.conv2d(x * style[:, :, None, None], self.weight, self.bias)
+        """Activations (N, I, H, W) to an image (N, O, H, W) under the latent row `w` (N, C), in float32 at least."""
+        return self.finished(mixed(x, self.mixing(w)))
+
+    def mixing(self, w: Tensor) -> Tensor:
+        """The weights (N, O, I) of N subjects: scaling them is cheaper than a pass over the activations."""
+        with precise(w):
+            style = self.affine(w) * self.style_gain  # (N, I)
+            return self.weight[:, :, 0, 0] * style[:, None]
+
+    def finished(self, y: Tensor) -> Tensor:
+        """Bias and clamp for the mixed channels (N, O, H, W)."""
+        y = y + self.bias[:, None, None]
         return y if self.clamp is None else y.clamp(-self.clamp, self.clamp)

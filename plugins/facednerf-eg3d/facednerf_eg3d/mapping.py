@@ -48,13 +48,14 @@ class MappingNetwork(nn.Module):
         ws = w[:, None].repeat(1, self.num_ws, 1)
         if truncation != 1.0:
             kept = ws[:, ws.shape[1] if cutoff is None else cutoff :]
-            ws = torch.cat([self.w_avg.lerp(ws[:, :cutoff], truncation), kept], dim=1)
+            ws = torch.cat([self.w_avg.to(ws).lerp(ws[:, :cutoff], truncation), kept], dim=1)
         return ws
 
     def row(self, z: Tensor, c: Tensor) -> Tensor:
-        """The one latent row (N, w_dim) that the network computes, before it is repeated."""
-        label = unit_second_moment(self.embed(c.float() * self.c_scale))
-        x = torch.cat([unit_second_moment(z.float()), label], dim=1)
+        """The one latent row (N, w_dim) that the network computes, before it is repeated; inputs of any float dtype."""
+        exact = torch.promote_types(self.embed.weight.dtype, torch.float32)
+        label = unit_second_moment(self.embed(c.to(exact) * self.c_scale))
+        x = torch.cat([unit_second_moment(z.to(exact)), label], dim=1)
         for index in range(self.num_layers):
             x = getattr(self, f"fc{index}")(x)
         return x

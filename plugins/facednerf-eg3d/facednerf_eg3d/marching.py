@@ -14,17 +14,18 @@ number."""
 def interval_weights(depths: Tensor, sigma: Tensor) -> Tensor:
     """How much each of the n - 1 intervals contributes, (..., n - 1) (Max 1995, Eq. 18, at interval midpoints).
 
-    Densities are averaged over an interval's ends before the shift and the softplus. Transmittance is the exponential
-    of the summed optical depth, which equals the original's running product to 1e-10.
+    Densities are averaged over an interval's ends before the shift and the softplus. As in the original, 1e-10 is added to
+    what an interval lets through, and its opacity is 1 - exp(-x) as float32 has it: 0 where next to nothing is met, so that
+    such a ray has no depth.
 
     Args:
         depths: sorted, (..., n).
         sigma: raw densities (..., n).
     """
     density = F.softplus(0.5 * (sigma[..., 1:] + sigma[..., :-1]) - 1.0)
-    optical = density * (depths[..., 1:] - depths[..., :-1])
-    before = torch.cumsum(optical, dim=-1) - optical
-    return -torch.expm1(-optical) * torch.exp(-before)
+    alpha = 1.0 - torch.exp(-density * (depths[..., 1:] - depths[..., :-1]))
+    through = F.pad(1.0 - alpha[..., :-1] + 1e-10, (1, 0), value=1.0)
+    return alpha * torch.cumprod(through, dim=-1)
 
 
 def sample_weights(weights: Tensor) -> Tensor:

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from facednerf_core.errors import InputError
+from facednerf_eg3d.arguments import UNUSED, check_arguments, widths_of
 from facednerf_eg3d.decoder import Decoder
 from facednerf_eg3d.layers import fir_filter
 from facednerf_eg3d.mapping import MappingNetwork
-from facednerf_eg3d.planefield import Layout, decode, tabulated
+from facednerf_eg3d.modulation import precise
+from facednerf_eg3d.planefield import Layout, decode, merged, tabulated
 from facednerf_eg3d.rays import camera_rays
 from facednerf_eg3d.sampling import Draws, middle_draws
 from facednerf_eg3d.superresolution import SuperResolution, clamp_of, design
@@ -50,8 +52,9 @@ class Backbone(nn.Module):
 class TriPlaneGenerator(nn.Module):
     """EG3D's generator, under the tensor names of the official checkpoints.
 
-    Synthesis of planes and rendering are separate, so that one set of planes serves many cameras. All arithmetic is in
-    the dtype of the parameters; nothing is drawn at random unless the caller gives the numbers.
+    Synthesis of planes and rendering are separate, so that one set of planes serves many cameras. Parameters may have any
+    float dtype, and autocast any: both reach the convolutions only. Images are accumulated, and volumes rendered, in float32
+    at least. Nothing is drawn at random unless the caller gives the numbers.
     """
 
     def __init__(
@@ -136,7 +139,7 @@ class TriPlaneGenerator(nn.Module):
             zero_c=bool(rendering_kwargs.get("c_gen_conditioning_zero", False)),
         )
         self.backbone = Backbone(synthesis, mapping)
-        plan = design(str(rendering_kwargs["superresolution_module"]))
+        plan = design(str(rendering_kwargs.get("superresolution_module")))
         self.superresolution = SuperResolution(
             replace(
                 plan,
@@ -154,7 +157,9 @@ class TriPlaneGenerator(nn.Module):
             )
         self.sr_noise = str(rendering_kwargs.get("superresolution_noise_mode", "none"))
         if self.sr_noise not in ("none", "const"):
-            raise InputError(f"superresolution_noise_mode is {self.sr_noise!r}; 'none' and 'const' exist.")
+            raise InputError(
+                f"superresolution_noise_mode is {self.sr_noise!r}; 'none' and 'const' exist, and `enlarge` takes other maps."
+            )
         self.decoder = Decoder(
             plane_features,
             plane_features,
@@ -166,13 +171,20 @@ class TriPlaneGenerator(nn.Module):
     def from_state_dict(cls, tensors: Mapping[str, Tensor], **config: Any) -> Self:
         """The frozen network that holds these tensors (shared, not copied), constructed with `config`.
 
+        `tensors` have the official names ('backbone.synthesis.b4.const', 'decoder.net.0.weight') and any float dtype, which
+        the network keeps. `config` has the official constructor's arguments, as a checkpoint stores them, and
+        `neural_rendering_resolution`, which a checkpoint stores beside them. Where widths of ours (the arguments from
+        `plane_resolution` on) are not given, the tensors tell them, so that shrunken networks need none.
+
         Raises:
-            InputError: tensors are missing, superfluous or of another shape, or the low pass is not EG3D's.
+            InputError: an argument is unknown, tensors are missing, superfluous or of another shape, or the low pass is not
+                EG3D's.
         """
+        given = {name: value for name, value in tensors.items() if name not in UNUSED}
+        check_arguments(cls, config)
         with torch.device("meta"):
-            network = cls(**config)
+            network = cls(**(widths_of(given, config) | config))
         wanted = network.state_dict()
-        given = {name: value for name, value in tensors.items() if name != "dataset_label_std"}
         wrong = [f"{name} is missing" for name in wanted if name not in given]
         wrong += [f"{name} is unknown" for name in given if name not in wanted]
         wrong += [
@@ -183,7 +195,7 @@ class TriPlaneGenerator(nn.Module):
         wrong += [
             f"{name} is not the filter of taps 1, 3, 3, 1"
             for name, value in given.items()
-            if name.endswith("resample_filter") and not torch.allclose(value.cpu(), fir_filter(), atol=1e-6)
+            if name.endswith("resample_filter") and not torch.allclose(value.cpu().float(), fir_filter(), atol=1e-6)
         ]
         if wrong:
             more = f", and {len(wrong) - 5} more" if len(wrong) > 5 else ""
@@ -209,12 +221,14 @@ class TriPlaneGenerator(nn.Module):
         return image.unflatten(1, (3, self.plane_features))
 
     def field(self, planes: Tensor) -> Field:
-        """What planes (N, 3, C, H, W) and decoder make of points: a function of (N, P, 3) to raw density (N, P) and
-        colour features (N, P, C)."""
-        if planes.device.type == "cpu" and planes.dtype in (torch.float32, torch.float64):
-            table, weights = tabulated(planes), self.decoder.weights()
-            layout = Layout(self.axes, self.options.box_warp, planes.shape[-1])
-            return lambda points: decode(points, table, weights, layout)
+        """What planes (N, 3, C, H, W) and decoder make of points: a function of (N, P, 3) to raw density (N, P), before the
+        marcher's shift and softplus, and colour features (N, P, C)."""
+        planes = planes.to(torch.promote_types(planes.dtype, torch.float32))
+        if planes.device.type == "cpu":
+            fewer, axes = merged(planes, self.axes)
+            first, bias, last, biases = (part.to(planes.dtype) for part in self.decoder.weights())
+            table, layout = tabulated(fewer), Layout(axes, self.options.box_warp, planes.shape[-1])
+            return lambda points: decode(points, table, (first, bias, last, biases), layout)
         return lambda points: self._decoded(planes, points)
 
     def _decoded(self, planes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -247,9 +261,11 @@ class TriPlaneGenerator(nn.Module):
         """
         resolution = resolution or self.neural_rendering_resolution
         options = options or self.options
-        origins, directions = camera_rays(camera, resolution)
-        draws = draws or middle_draws(options.coarse, options.fine, directions)
-        traced = trace(self.field(planes), origins, directions, options, draws, rules=rules)
+        planes = planes.to(torch.promote_types(planes.dtype, torch.float32))
+        with precise(planes):
+            origins, directions = camera_rays(camera.to(planes.dtype), resolution)
+            draws = (draws or middle_draws(options.coarse, options.fine, directions)).to(planes)
+            traced = trace(self.field(planes), origins, directions, options, draws, rules=rules)
         side = (resolution, resolution)
         return Volume(
             traced.feature.transpose(2, 3).unflatten(3, side),
@@ -257,12 +273,18 @@ class TriPlaneGenerator(nn.Module):
             traced.alpha[:, :, None].unflatten(3, side),
         )
 
-    def enlarge(self, feature: Tensor, ws: Tensor) -> Tensor:
-        """Finished images (N, V, 3, p, p) of rendered features (N, V, C, r, r), styled by the last latent row."""
+    def enlarge(self, feature: Tensor, ws: Tensor, noise: Noise | Literal["const", "none"] | None = None) -> Tensor:
+        """Finished images (N, V, 3, p, p) of rendered features (N, V, C, r, r), styled by the last latent row.
+
+        `noise` is what the super-resolution adds: the checkpoint's maps, none, or these under 'block0.conv0' and so on; None
+        for what the checkpoint asks for, which is none in all releases.
+        """
         views = feature.shape[1]
         w = ws[:, -1:].expand(-1, views, -1).flatten(0, 1)
-        noise = self.superresolution.own_noise() if self.sr_noise == "const" else {}
-        image: Tensor = self.superresolution(feature.flatten(0, 1), w, noise)
+        chosen = self.sr_noise if noise is None else noise
+        if isinstance(chosen, str):
+            chosen = self.superresolution.own_noise() if chosen == "const" else {}
+        image: Tensor = self.superresolution(feature.flatten(0, 1), w, chosen)
         return image.unflatten(0, (-1, views))
 
     def forward(

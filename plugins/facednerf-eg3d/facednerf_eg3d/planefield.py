@@ -1,12 +1,14 @@
 """Planes and decoder as one field, evaluated on a CPU.
 
 It computes what `triplanes.mean_features` and `Decoder` compute, several times faster, forwards and backwards: features
-are read as weighted bags of rows of a table, the hidden layer lives in the cache, and the gradient of the table is a bag
-again, over the points that touch each row. Other devices use the plain way.
+are read as weighted bags of rows of a table, the hidden layer lives in the cache and is computed again for the derivative,
+and the gradient of the table is a bag again, over the points that touch each row. Other devices use the plain way.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -23,7 +25,7 @@ TINY = 1e-37
 class Layout(NamedTuple):
     """Where a point's rows are in the table."""
 
-    axes: PlaneAxes
+    axes: Sequence[tuple[int, int]]  # of each plane in the table: which world axis is its width, which its height
     box_warp: float
     side: int  # texels per side of a plane, without its margin
 
@@ -32,10 +34,29 @@ class Layout(NamedTuple):
         """Texels per side with the margin: one of zeros before, two after."""
         return self.side + 3
 
+    @property
+    def rows(self) -> int:
+        """Of the table."""
+        return len(self.axes) * self.stride**2
+
+
+def merged(planes: Tensor, axes: PlaneAxes) -> tuple[Tensor, Sequence[tuple[int, int]]]:
+    """Planes (N, 3, C, S, S) as those (N, G, C, S, S) that must be read, and their axes: G is 2 in EG3D, where the third
+    plane is the second one's axes the other way round, so that both can be added beforehand."""
+    kept: dict[tuple[int, int], Tensor] = {}
+    for plane, (across, down) in zip(planes.unbind(1), axes, strict=True):
+        if (down, across) in kept:
+            kept[down, across] = kept[down, across] + plane.mT
+        elif (across, down) in kept:
+            kept[across, down] = kept[across, down] + plane
+        else:
+            kept[across, down] = plane
+    return torch.stack(list(kept.values()), dim=1), tuple(kept)
+
 
 def tabulated(planes: Tensor) -> Tensor:
-    """Planes (N, 3, C, S, S) as rows of features (N, 3 * (S + 3)^2, C), with a margin of zeros."""
-    return F.pad(planes, (1, 2, 1, 2)).permute(0, 1, 3, 4, 2).flatten(1, 3)
+    """Planes (N, G, C, S, S) as rows of features (N, G * (S + 3)^2, C), with a margin of zeros."""
+    return F.pad(planes.permute(0, 1, 3, 4, 2), (0, 0, 1, 2, 1, 2)).flatten(1, 3)
 
 
 def decode(
@@ -45,7 +66,7 @@ def decode(
 
     Args:
         points: world coordinates.
-        table: from `tabulated`.
+        table: from `tabulated`; a point's features are the sum over its planes, divided by three.
         weights: from `Decoder.weights`.
         layout: how points find their rows.
     """
@@ -68,8 +89,8 @@ def _spot(points: Tensor, layout: Layout) -> _Spot:
 
 
 def _corners(points: Tensor, layout: Layout, index: Tensor, weight: Tensor) -> None:
-    """Fills the rows that points (P, 3) touch, (P, 12), and how much each counts, (P, 12): planes, then height, then
-    width. The mean over the planes is part of the weights."""
+    """Fills the rows that points (P, 3) touch, (P, 4 G), and how much each counts, (P, 4 G): planes, then height, then
+    width. The mean over the three planes is part of the weights."""
     cell, part = _spot(points, layout)
     rest = 1.0 - part
     third, third_rest = part * (1.0 / 3.0), rest * (1.0 / 3.0)
@@ -83,80 +104,95 @@ def _corners(points: Tensor, layout: Layout, index: Tensor, weight: Tensor) -> N
             )
 
 
-def _bag(table: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-    """Weighted sums of rows: (P, C)."""
-    return F.embedding_bag(index, table, mode="sum", per_sample_weights=weight)
+@dataclass(frozen=True)
+class _Corners:
+    """What points touch."""
+
+    index: Tensor  # (P, 4 G) int32, rows of the table
+    weight: Tensor  # (P, 4 G)
+
+    @classmethod
+    def empty(cls, points: Tensor, count: int, layout: Layout) -> _Corners:
+        """Memory for those of `count` points."""
+        columns = 4 * len(layout.axes)
+        index = torch.empty(count, columns, dtype=torch.int32, device=points.device)
+        return cls(index, points.new_empty(count, columns))
+
+    def __getitem__(self, part: slice) -> _Corners:
+        return _Corners(self.index[part], self.weight[part])
+
+    def features(self, points: Tensor, table: Tensor, layout: Layout) -> Tensor:
+        """Fills in what points (P, 3) touch, and reads it: (P, C)."""
+        _corners(points, layout, self.index, self.weight)
+        return F.embedding_bag(self.index, table, mode="sum", per_sample_weights=self.weight)
 
 
 class _Decode(torch.autograd.Function):
-    """The hidden unit h = softplus(x) is kept as s = sigmoid(-x): h = -log s, dh/dx = 1 - s."""
+    """The hidden unit h = softplus(x) is computed through s = sigmoid(-x): h = -log s, dh/dx = 1 - s."""
 
     @staticmethod
     def forward(
         ctx: Any, points: Tensor, table: Tensor, w0: Tensor, b0: Tensor, w1: Tensor, b1: Tensor, layout: Layout
     ) -> tuple[Tensor, Tensor]:
         subjects, count, _ = points.shape
-        keep = any(ctx.needs_input_grad)
         total = subjects * count
-        rows = total if keep else PORTION
-        index = torch.empty(rows, 12, dtype=torch.int32)
-        weight = points.new_empty(rows, 12)
-        closed = points.new_empty(rows, w0.shape[0])  # s
+        corners = _Corners.empty(points, min(PORTION, count), layout)
+        away, log = points.new_empty(2, min(PORTION, count), w0.shape[0])
         sigma = points.new_empty(total)
         colours = points.new_empty(total, w1.shape[0] - 1)
         w0n, b0n, dense, shades = -w0.t(), -b0, -w1[0], -w1[1:].t()
         for subject, part, whole in _portions(subjects, count):
-            held = whole if keep else slice(0, whole.stop - whole.start)
-            _corners(points[subject, part], layout, index[held], weight[held])
-            features = _bag(table[subject], index[held], weight[held])
-            away = torch.addmm(b0n, features, w0n)  # -x
-            log = torch.sigmoid(away, out=closed[held]).clamp(min=TINY).log_()
-            torch.minimum(log, away, out=log)
-            torch.addmv(b1[0], log, dense, out=sigma[whole])
-            torch.addmm(b1[1:], log, shades, out=colours[whole]).sigmoid_().mul_(1.002).sub_(0.001)
-        if keep:
-            ctx.save_for_backward(points, table, w0, w1, index, weight, closed, colours)
-            ctx.layout = layout
+            held = slice(0, part.stop - part.start)
+            features = corners[held].features(points[subject, part], table[subject], layout)
+            torch.addmm(b0n, features, w0n, out=away[held])  # -x
+            torch.sigmoid(away[held], out=log[held]).clamp_(min=TINY).log_()
+            hidden = torch.minimum(log[held], away[held], out=log[held])  # -h
+            torch.addmv(b1[0], hidden, dense, out=sigma[whole])
+            torch.addmm(b1[1:], hidden, shades, out=colours[whole]).sigmoid_().mul_(1.002).sub_(0.001)
+        ctx.save_for_backward(points, table, w0, b0, w1, colours)
+        ctx.layout = layout
         return sigma.view(subjects, count), colours.view(subjects, count, -1)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, g_sigma: Tensor, g_colours: Tensor) -> tuple[Tensor | None, ...]:
-        points, table, w0, w1, index, weight, closed, colours = ctx.saved_tensors
+        points, table, w0, b0, w1, colours = ctx.saved_tensors
+        layout: Layout = ctx.layout
         of_points, of_table, *of_weights = ctx.needs_input_grad[:6]
         subjects, count, _ = points.shape
         g_sigma, g_colours = g_sigma.reshape(-1), g_colours.reshape(-1, colours.shape[-1])
-        g_features = points.new_empty(subjects * count, w0.shape[1])
+        corners = _Corners.empty(points, count, layout)
+        g_features = points.new_empty(count, w0.shape[1])
+        away, closed, g_x = points.new_empty(3, min(PORTION, count), w0.shape[0])
+        slope, g_shades = points.new_empty(2, min(PORTION, count), colours.shape[-1])
         g_points = torch.zeros_like(points) if of_points else None
+        g_table = torch.empty_like(table) if of_table else None
         g_w0, g_b0 = torch.zeros_like(w0), w0.new_zeros(w0.shape[0])
         g_w1, g_b1 = torch.zeros_like(w1), w1.new_zeros(w1.shape[0])
+        w0n, b0n = -w0.t(), -b0
         for subject, part, whole in _portions(subjects, count):
-            slope = (colours[whole] + 0.001).mul_(1.001 - colours[whole])
-            g_shades = slope.mul_(g_colours[whole]).mul_(1.0 / 1.002)
-            g_hidden = (g_shades @ w1[1:]).addr_(g_sigma[whole], w1[0])
-            g_x = torch.addcmul(g_hidden, g_hidden, closed[whole], value=-1.0)
-            torch.mm(g_x, w0, out=g_features[whole])
+            held = slice(0, part.stop - part.start)
+            features = corners[part].features(points[subject, part], table[subject], layout)
+            s = torch.sigmoid(torch.addmm(b0n, features, w0n, out=away[held]), out=closed[held])
+            rest = torch.neg(colours[whole], out=slope[held]).add_(1.001)
+            g_s = torch.add(colours[whole], 0.001, out=g_shades[held]).mul_(rest).mul_(g_colours[whole]).mul_(1.0 / 1.002)
+            g = torch.mm(g_s, w1[1:], out=g_x[held]).addr_(g_sigma[whole], w1[0])  # of the hidden unit
+            g.addcmul_(g, s, value=-1.0)
+            torch.mm(g, w0, out=g_features[part])
             if any(of_weights):
-                hidden = closed[whole].clamp(min=TINY).log_().neg_()
-                features = _bag(table[subject], index[whole], weight[whole])
+                hidden = torch.maximum(s.clamp_(min=TINY).log_().neg_(), away[held].neg_(), out=s)
                 g_w1[0] += g_sigma[whole] @ hidden
-                g_w1[1:].addmm_(g_shades.t(), hidden)
+                g_w1[1:].addmm_(g_s.t(), hidden)
                 g_b1[0] += g_sigma[whole].sum()
-                g_b1[1:] += g_shades.sum(0)
-                g_w0.addmm_(g_x.t(), features)
-                g_b0 += g_x.sum(0)
+                g_b1[1:] += g_s.sum(0)
+                g_w0.addmm_(g.t(), features)
+                g_b0 += g.sum(0)
             if g_points is not None:
                 g_points[subject, part] = _point_gradient(
-                    points[subject, part], table[subject], index[whole], g_features[whole], ctx.layout
+                    points[subject, part], table[subject], corners.index[part], g_features[part], layout
                 )
-        g_table = None
-        if of_table:
-            g_table = torch.stack(
-                [
-                    _table_gradient(index[one], weight[one], g_features[one], ctx.layout)
-                    for one in (slice(s * count, (s + 1) * count) for s in range(subjects))
-                ]
-            )
+            if g_table is not None and part.stop == count:
+                _table_gradient(corners, g_features, layout, out=g_table[subject])
         found = (g_w0, g_b0, g_w1, g_b1) if any(of_weights) else (None, None, None, None)
         return g_points, g_table, *found, None
 
@@ -171,32 +207,29 @@ def _portions(subjects: int, count: int) -> list[tuple[int, slice, slice]]:
     ]
 
 
-def _table_gradient(index: Tensor, weight: Tensor, g_features: Tensor, layout: Layout) -> Tensor:
+def _table_gradient(corners: _Corners, g_features: Tensor, layout: Layout, *, out: Tensor) -> None:
     """The gradient (rows, C) of the table: for each row, the weighted sum over the points that touch it.
 
     Points are sorted by the first of the four rows that they touch on each plane. The four sums are taken apart and then
     moved to where they belong.
     """
-    rows = 3 * layout.stride**2
-    first, order = index[:, ::4].flatten().sort()
-    starts = F.pad(torch.bincount(first, minlength=rows).cumsum(0)[:-1], (1, 0))
-    points = order // 3
-    weights = weight.view(-1, 4).index_select(0, order).t().contiguous()  # (4, 3P)
-
-    def summed(corner: int) -> Tensor:
-        return F.embedding_bag(points, g_features, starts, mode="sum", per_sample_weights=weights[corner])
-
-    found = summed(0)
-    for corner in range(1, 4):
+    first, order = corners.index[:, ::4].flatten().sort()
+    starts = F.pad(torch.bincount(first, minlength=layout.rows).cumsum(0)[:-1], (1, 0))
+    points = order // len(layout.axes)
+    weights = corners.weight.view(-1, 4).index_select(0, order).t().contiguous()  # (4, G P)
+    for corner in range(4):
+        found = F.embedding_bag(points, g_features, starts, mode="sum", per_sample_weights=weights[corner])
         offset = (corner % 2) + layout.stride * (corner // 2)
-        found[offset:] += summed(corner)[:-offset]
-    return found
+        if corner == 0:
+            out.copy_(found)
+        else:
+            out[offset:] += found[:-offset]
 
 
 def _point_gradient(points: Tensor, table: Tensor, index: Tensor, g_features: Tensor, layout: Layout) -> Tensor:
     """The gradient (P, 3) of the points, through the weights of the rows that they touch."""
     _, part = _spot(points, layout)
-    slope = (F.embedding(index, table) @ g_features[:, :, None]).view(-1, 3, 4) / 3.0  # of each weight
+    slope = (F.embedding(index, table) @ g_features[:, :, None]).view(-1, len(layout.axes), 4) / 3.0  # of each weight
     found = torch.zeros_like(part)
     for plane, (across, down) in enumerate(layout.axes):
         near, right, below, far = slope[:, plane].unbind(1)

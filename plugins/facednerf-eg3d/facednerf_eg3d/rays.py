@@ -20,8 +20,8 @@ def camera_rays(camera: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
     u, v = u.flatten(), v.flatten()  # (R,)
     y = (v - cy) / fy
     x = (u - cx + cy * skew / fy - skew * v / fy) / fx
-    local = F.normalize(torch.stack([x, y, torch.ones_like(x)], dim=-1), dim=-1)  # (..., R, 3)
-    directions = local @ pose[..., :3, :3].mT
+    local = torch.stack([x, y, torch.ones_like(x)], dim=-1)  # (..., R, 3)
+    directions = F.normalize(local @ pose[..., :3, :3].mT, dim=-1)  # last, as a stored rotation is not quite one
     return pose[..., None, :3, 3].expand_as(directions), directions
 
 

@@ -15,6 +15,12 @@ class Draws:
 
     coarse: Tensor  # (N, V, R, S)
     fine: Tensor  # (N, V, R, F)
+    density: Tensor | None = None  # (N, V, R, S + F) normals, for a `density_noise` above 0; coarse samples first
+
+    def to(self, like: Tensor) -> Draws:
+        """The same in the dtype and on the device of a tensor."""
+        density = None if self.density is None else self.density.to(like)
+        return Draws(self.coarse.to(like), self.fine.to(like), density)
 
 
 def random_draws(rngs: Sequence[torch.Generator], rays: int, coarse: int, fine: int, like: Tensor) -> Draws:

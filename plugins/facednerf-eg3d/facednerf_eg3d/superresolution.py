@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -83,12 +84,27 @@ class SuperResolution(nn.Module):
     def forward(self, feature: Tensor, w: Tensor, noise: Noise) -> Tensor:
         """The image (B, 3, p, p) under one latent row `w` (B, C), with maps under 'block0.conv0' and so on."""
         feature = self.fitted(feature)
+        if feature.device.type != "cpu":
+            return self._enlarged(feature, w, noise)
+        # one by one: pictures of this size leave the cache anyway, and need less memory
+        return torch.cat(
+            [
+                self._enlarged(
+                    feature[one],
+                    w[one],
+                    {name: map_[one] if map_.ndim == 4 and len(map_) > 1 else map_ for name, map_ in maps},
+                )
+                for one, maps in ((slice(index, index + 1), noise.items()) for index in range(len(feature)))
+            ]
+        )
+
+    def _enlarged(self, feature: Tensor, w: Tensor, noise: Noise) -> Tensor:
         rows = w[:, None].expand(-1, 3, -1)
-        x, image = feature, feature[:, :3]
+        x, image = feature.to(self.block0.conv0.weight.dtype), feature[:, :3]
         for name, block in (("block0", self.block0), ("block1", self.block1)):
             own = {layer: noise[f"{name}.{layer}"] for layer in ("conv0", "conv1") if f"{name}.{layer}" in noise}
             x, image = block(x, image, rows, own)
-        return image
+        return image.contiguous()
 
     def fitted(self, feature: Tensor) -> Tensor:
         """The features at the resolution that the blocks expect."""

@@ -63,8 +63,9 @@ class SynthesisBlock(nn.Module):
             noise: maps under 'conv0' and 'conv1'.
         """
         x = self.const.expand(ws.shape[0], -1, -1, -1) if x is None else self.conv0(x, ws[:, 0], noise.get("conv0"))
-        x = self.conv1(x, ws[:, self.rows - 1], noise.get("conv1"))
-        drawn = self.torgb(x, ws[:, self.rows])
+        mixing = self.torgb.mixing(ws[:, self.rows])
+        x, drawn = self.conv1.drawn(x, ws[:, self.rows - 1], noise.get("conv1"), mixing)
+        drawn = self.torgb.finished(drawn)
         if image is None:
             return x, drawn
         return x, drawn + (upsample_image(image, self.resample_filter) if self.up else image)

@@ -20,6 +20,9 @@ Rules = Literal["view", "official"]
 """Over what automatic limits and the clamp of depth reach: each view, or the whole batch as in the original (where the
 depth of one image depends on its neighbours)."""
 
+REQUIRED = ("ray_start", "ray_end", "depth_resolution", "depth_resolution_importance", "box_warp")
+"""What `rendering_kwargs` must say."""
+
 
 @dataclass(frozen=True)
 class RayOptions:
@@ -33,16 +36,22 @@ class RayOptions:
     disparity: bool = False  # coarse samples even in 1 / depth
     white_back: bool = False  # what is not subject is white, else black
     signed: bool = True  # features leave in [-1, 1] rather than [0, 1]
+    density_noise: float = 0.0  # of the raw density, in training only; added where `Draws.density` gives the normals
 
     @classmethod
     def read(cls, kwargs: Mapping[str, Any]) -> RayOptions:
         """From a checkpoint's `rendering_kwargs`.
 
         Raises:
-            InputError: the marcher it asks for is not EG3D's, or only one limit is 'auto'.
+            InputError: something is missing, the marcher it asks for is not EG3D's, or only one limit is 'auto'.
         """
         if kwargs.get("clamp_mode", "softplus") != "softplus":
             raise InputError(f"clamp_mode is {kwargs['clamp_mode']!r}; only 'softplus' exists.")
+        missing = [name for name in REQUIRED if name not in kwargs]
+        if missing:
+            raise InputError(
+                f"rendering_kwargs has no {', '.join(missing)}; EG3D's checkpoints have: {', '.join(REQUIRED)}."
+            )
         limits = (kwargs["ray_start"], kwargs["ray_end"])
         if (limits[0] == "auto") != (limits[1] == "auto"):
             raise InputError(f"ray_start and ray_end are {limits}; give two numbers, or 'auto' for both.")
@@ -55,6 +64,7 @@ class RayOptions:
             box_warp=float(kwargs["box_warp"]),
             disparity=bool(kwargs.get("disparity_space_sampling", False)),
             white_back=bool(kwargs.get("white_back", False)),
+            density_noise=float(kwargs.get("density_noise", 0.0)),
         )
 
 
@@ -78,11 +88,16 @@ def trace(
     depths = coarse_depths(near, far, draws.coarse, disparity=options.disparity)
     depths = depths.expand(*directions.shape[:3], -1)  # (N, V, R, S)
     sigma, colours = _look(field, origins, directions, depths)
+    noise = None if draws.density is None else options.density_noise * draws.density
+    if noise is not None:
+        sigma = sigma + noise[..., : options.coarse]
     if options.fine:
         with torch.no_grad():
             coarse_weights = interval_weights(depths, sigma)
         fine = fine_depths(depths, coarse_weights, draws.fine)  # (N, V, R, F)
         fine_sigma, fine_colours = _look(field, origins, directions, fine)
+        if noise is not None:
+            fine_sigma = fine_sigma + noise[..., options.coarse :]
         merged, order = torch.cat([depths, fine], dim=-1).sort(dim=-1)
         weights = interval_weights(merged, torch.cat([sigma, fine_sigma], dim=-1).gather(-1, order))
         share = sample_weights(weights)
@@ -97,10 +112,9 @@ def trace(
         feature = feature + (1.0 - alpha)[..., None]
     if options.signed:
         feature = 2.0 * feature - 1.0
-    reach = (0, 1, 2) if rules == "official" else (2,)
-    low = merged[..., 0].detach().amin(dim=reach, keepdim=True)
-    high = merged[..., -1].detach().amax(dim=reach, keepdim=True)
-    depth = torch.minimum(torch.maximum(mean_depth(merged, weights), low), high)
+    reach = (0, 1, 2, 3) if rules == "official" else (2, 3)
+    low, high = merged.detach().amin(dim=reach, keepdim=True), merged.detach().amax(dim=reach, keepdim=True)
+    depth = torch.minimum(torch.maximum(mean_depth(merged, weights), low[..., 0]), high[..., 0])
     return Traced(feature, depth, alpha)
 
 
