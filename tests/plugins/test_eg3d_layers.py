@@ -22,6 +22,7 @@ def test_the_filter_and_image_upsampling() -> None:
     assert_golden("filter", fir_filter())
     assert_golden("upsample2d", upsample_image(OPS["in.x"], fir_filter()))
     assert_golden("upsample2d", interpolate_image(OPS["in.x"]))
+    assert_golden("asym.upsample2d", upsample_image(OPS["in.x"], OPS["asym.filter"]))
 
 
 @pytest.mark.parametrize(("name", "lr", "active"), [("fc_lrelu_lr0.01", 0.01, True), ("fc_linear_lr0.5", 0.5, False)])
@@ -44,18 +45,22 @@ def test_modulated_convolution(name: str, noise: str, up: bool) -> None:
     assert_golden(f"{name}.demod.noise.fused1", y * demodulation[:, :, None, None] + OPS[noise])
 
 
-def test_the_image_layer_both_ways() -> None:
-    """Few and many output channels take different paths; the golden's weight is repeated for the second."""
-    for repeat in (1, 3):
-        layer = ToImage(4, 7 * repeat, w_dim=4)
-        state = layer.state_dict()
-        state["weight"] = OPS["conv.in.w1"].repeat(repeat, 1, 1, 1)
-        state["affine.weight"] = torch.eye(4) * 4  # a style of twice the latent, divided by sqrt(4) again
-        state["affine.bias"] = torch.zeros(4)
-        layer.load_state_dict(state)
-        image = layer(OPS["conv.in.x"], OPS["conv.in.styles"])
-        for part in image.split(7, dim=1):
-            assert_golden("conv.1x1.nodemod.fused1", part)
+def test_the_low_pass_is_a_convolution_in_the_mathematical_sense() -> None:
+    """Which the generator's own filter, being symmetric, does not tell."""
+    y, demodulation = modulated_convolution(
+        OPS["conv.in.x"], OPS["conv.in.w3"], OPS["conv.in.styles"], low_pass=OPS["asym.filter"]
+    )
+    assert_golden("conv.up2.asymfilter.demod", y * demodulation[:, :, None, None])
+
+
+def test_the_image_layer() -> None:
+    layer = ToImage(4, 7, w_dim=4)
+    state = layer.state_dict()
+    state["weight"] = OPS["conv.in.w1"]
+    state["affine.weight"] = torch.eye(4) * 4  # a style of twice the latent, divided by sqrt(4) again
+    state["affine.bias"] = torch.zeros(4)
+    layer.load_state_dict(state)
+    assert_golden("conv.1x1.nodemod.fused1", layer(OPS["conv.in.x"], OPS["conv.in.styles"]))
 
 
 def test_bias_activation_gain_and_clamp_come_in_this_order() -> None:

@@ -60,7 +60,7 @@ class FullyConnected(nn.Module):
 
 def upsample_image(image: Tensor, low_pass: Tensor) -> Tensor:
     """Twice the size, (N, C, H, W) to (N, C, 2H, 2W): zeros inserted at odd indices, padded 2 before and 1 after,
-    filtered with four times the low pass (4, 4). As the filter is symmetric, that is one transposed convolution."""
+    convolved with four times the low pass (4, 4): one transposed convolution."""
     with precise(image):
         if image.is_cuda:  # where a transposed convolution of many groups is slow
             return interpolate_image(image)

@@ -274,7 +274,8 @@ def _like(x: Tensor, channels: int, factor: int) -> Tensor:
 
 
 def _kernel(low_pass: Tensor, y: Tensor) -> Tensor:
-    return (4.0 * low_pass).to(y.dtype).expand(y.shape[1], 1, 4, 4)
+    """For a convolution in the mathematical sense, of each channel by itself."""
+    return (4.0 * low_pass).flip(0, 1).to(y.dtype).expand(y.shape[1], 1, 4, 4)
 
 
 def _through_activation(upstream: Tensor, out: Tensor, clamp: float | None) -> Tensor:
