@@ -18,10 +18,11 @@ from facednerf_starter.train.__main__ import main
 from facednerf_starter.train.detector import disguised, roll
 from facednerf_starter.train.generator import disturbed
 from facednerf_starter.train.identity import aligned, person_directions, told_apart
+from facednerf_starter.train.mapping import LABEL_DIM, Design, Readout, built, taught, told
 from facednerf_starter.train.pieces import Piece
 from facednerf_starter.train.shards import Shards
 from facednerf_starter.train.sights import SightReader
-from facednerf_starter.world.attributes import VECTOR
+from facednerf_starter.world.attributes import VECTOR, Z_DIM
 from facednerf_starter.world.cameras import look
 from facednerf_starter.world.landmarks import LANDMARKS
 from safetensors.torch import load_file
@@ -91,6 +92,63 @@ def test_a_run_that_is_closed_early_leaves_its_file_and_says_so(data: Path, tmp_
     assert not json.loads((tmp_path / f"{name}.card.json").read_text())["finished"]
 
 
+@pytest.fixture(scope="module")
+def mappings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Files of the recipe `mapping`, W learned and W designed."""
+    root = tmp_path_factory.mktemp("mappings")
+    words = ["--tiny", "--device", "cpu", "--steps", "150", "--batch", "256"]
+    for name, more in (("learned", []), ("designed", ["--designed"])):
+        main(["mapping", "--out", str(root / name), *words, *more])
+    return {name: root / name / "mapping.safetensors" for name in ("learned", "designed")}
+
+
+@pytest.mark.parametrize("name", ["learned", "designed"])
+def test_a_taught_mapping_tells_the_attributes_of_draws_that_it_never_saw(mappings: dict[str, Path], name: str) -> None:
+    tensors, reader, about = taught(mappings[name])
+    assert about["designed"] == (name == "designed")
+    w_of, read = built(32, about["layers"]), (Design if about["designed"] else Readout)(32, 1, torch.device("cpu"))
+    w_of.load_state_dict(tensors)
+    read.load_state_dict(reader)
+    z = draws.normal((512, Z_DIM), draws.key(77, "fresh"))
+    label = torch.zeros(512, LABEL_DIM)
+    with torch.no_grad():
+        untaught = read.loss(built(32, about["layers"]).row(z, label), z)
+        assert read.loss(w_of.row(z, label), z) < 0.7 * untaught
+
+
+def test_a_designed_w_is_the_attributes_under_a_lift_that_loses_nothing() -> None:
+    design = Design(256, 1, torch.device("cpu"))
+    z = draws.normal((64, Z_DIM), draws.key(78, "fresh"))
+    w = design(z)
+    assert torch.allclose(w @ design.lift * design.deviation + design.mean, told(z), atol=1e-3)
+    assert torch.equal(design.rows(z, 3)[:, 2], w)
+    moved = w + torch.linalg.qr(torch.cat([design.lift, torch.randn(256, 98)], 1)).Q[:, -1]  # where no attribute is
+    assert design.errors(moved, z).max() < 1e-6
+    assert design.loss(moved, z) > 1e-3  # the fit must not leave w there
+
+
+def test_the_generator_begins_with_the_mapping_it_is_given(data: Path, mappings: dict[str, Path], tmp_path: Path) -> None:
+    folder = train("generator", data, tmp_path / "g", 1, "--mapping", str(mappings["designed"]))
+    tensors = load_file(folder / "generator.safetensors")
+    given, _, about = taught(mappings["designed"])
+    for name in ("fc0.weight", "fc3.bias"):  # where W is designed, only that recipe moves it
+        assert torch.allclose(tensors[f"backbone.mapping.{name}"].float(), given[name], rtol=1e-3)
+    card = json.loads((folder / "generator.card.json").read_text())
+    assert card["about"].startswith("W was designed")
+    assert card["settings"]["mapping"] == about
+    more = ["--tiny", "--device", "cpu", "--designed", "--steps", "3", "--batch", "64", "--start", str(mappings["designed"])]
+    main(["mapping", "--out", str(tmp_path / "m"), *more, "--into", str(folder / "generator.safetensors")])
+    again, _, about = taught(tmp_path / "m" / "mapping.safetensors")
+    replaced = load_file(folder / "generator.safetensors")
+    assert torch.allclose(replaced["backbone.mapping.fc0.weight"].float(), again["fc0.weight"], rtol=1e-3)
+    assert not torch.equal(replaced["backbone.mapping.fc0.weight"], tensors["backbone.mapping.fc0.weight"])
+    assert json.loads((folder / "generator.card.json").read_text())["settings"]["mapping"] == about
+    learned = train("generator", data, tmp_path / "l", 1, "--mapping", str(mappings["learned"]))
+    assert json.loads((learned / "generator.card.json").read_text())["about"].startswith("W was learned")
+    moved = load_file(learned / "generator.safetensors")["backbone.mapping.fc0.weight"].float()
+    assert not torch.allclose(moved, taught(mappings["learned"])[0]["fc0.weight"], rtol=1e-3)
+
+
 def config_of(folder: Path, name: str) -> dict[str, object]:
     config = json.loads((folder / f"{name}.json").read_text())
     assert config.pop("class")
@@ -101,7 +159,7 @@ def test_the_generator_loads_by_its_files(results: dict[str, tuple[Path, Path]])
     folder = results["generator"][0]
     tensors = {key: value.float() for key, value in load_file(folder / "generator.safetensors").items()}
     network = TriPlaneGenerator.from_state_dict(tensors, **config_of(folder, "generator"))
-    ws = network.mapping(torch.randn(1, 128), torch.zeros(1, 25))
+    ws = network.mapping(torch.randn(1, network.backbone.mapping.z_dim), torch.zeros(1, 25))
     image, volume = network(ws, Orbit().view((0.0, 0.0)).camera)
     assert image.shape == (1, 1, 3, 64, 64)
     assert volume.alpha.shape == (1, 1, 1, 32, 32)

@@ -11,6 +11,7 @@ COMMANDS: dict[str, str] = {
     "data": "facednerf_starter.train.data",
     "autoencoder": "facednerf_starter.train.autoencoder",
     "diffusion": "facednerf_starter.train.diffusion",
+    "mapping": "facednerf_starter.train.mapping",
     "generator": "facednerf_starter.train.generator",
     "identity": "facednerf_starter.train.identity",
     "detector": "facednerf_starter.train.detector",

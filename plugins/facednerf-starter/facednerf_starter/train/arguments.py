@@ -1,4 +1,4 @@
-"""What every recipe that trains on shards is told on the command line."""
+"""What the recipes are told on the command line."""
 
 from __future__ import annotations
 
@@ -11,8 +11,14 @@ from facednerf_core.errors import InputError
 
 
 def add_run_arguments(parser: argparse.ArgumentParser, *, batch: int) -> None:
-    """Adds --data --out --minutes --device --seed --steps --total --batch --held --tiny."""
+    """Adds what `add_piece_arguments` adds, and --data --held: what every recipe that trains on shards is told."""
+    add_piece_arguments(parser, batch=batch)
     parser.add_argument("--data", type=Path, required=True, help="folder of shards")
+    parser.add_argument("--held", type=int, default=50, help="every so many-th head is held out (default 50)")
+
+
+def add_piece_arguments(parser: argparse.ArgumentParser, *, batch: int) -> None:
+    """Adds --out --minutes --device --seed --steps --total --close --batch --tiny."""
     parser.add_argument("--out", type=Path, required=True, help="folder of this run: its state, log and results")
     parser.add_argument("--minutes", type=float, default=9.0, help="end this piece after so long; call again to go on")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cuda or cpu")
@@ -21,7 +27,6 @@ def add_run_arguments(parser: argparse.ArgumentParser, *, batch: int) -> None:
     parser.add_argument("--total", type=float, help="minutes of all pieces, by which the clock decides (default: one piece)")
     parser.add_argument("--close", action="store_true", help="export when this piece ends, all steps done or not")
     parser.add_argument("--batch", type=int, default=batch, help=f"samples in a step (default {batch})")
-    parser.add_argument("--held", type=int, default=50, help="every so many-th head is held out (default 50)")
     parser.add_argument("--tiny", action="store_true", help="a very small network, to try the recipe in seconds")
 
 

@@ -1,11 +1,11 @@
 """Trains the starter's generator: EG3D's architecture, supervised by many views of the world's heads.
 
 A head's latent z is the Gaussian draw from which the world made it, mixed by an orthogonal matrix, so that no axis is
-an attribute. z -> mapping -> w -> planes is learned end to end; no attribute, caption or camera enters. While training,
-and only then, a linear reading of w has to tell the head's attributes and light, on fresh draws: so the mapping learns
-within minutes what many more pictures would teach it. The fixed
-noise maps of the planes' layers (`noise_const`) are learned too. Part of each batch has its w disturbed a little, so
-that what lies between latents stays a head.
+an attribute. z -> mapping -> w -> planes is learned end to end; no attribute, caption or camera enters. The mapping
+begins as the recipe `mapping` taught it; while training, and only then, a linear reading of w goes on to have to tell
+the head's attributes and light, on fresh draws. Or W is designed, where that recipe says so, and the mapping is fitted
+to it apart. The fixed noise maps of the planes' layers (`noise_const`) are learned too. Part of each batch has its w
+disturbed a little, so that what lies between latents stays a head.
 """
 
 from __future__ import annotations
@@ -28,11 +28,20 @@ from facednerf_starter.train import draws, showing
 from facednerf_starter.train.arguments import add_run_arguments, device_of
 from facednerf_starter.train.exports import card, export
 from facednerf_starter.train.likeness import Truth, likeness
+from facednerf_starter.train.mapping import Design, Readout, layers_of, taught
 from facednerf_starter.train.pieces import Piece, rate
 from facednerf_starter.train.shards import Shards
-from facednerf_starter.world.attributes import Z_DIM, decode
+from facednerf_starter.world.attributes import Z_DIM
 
 WEIGHTS = {"image": 1.0, "raw": 0.5, "edges": 1.0, "alpha": 0.5, "depth": 5.0, "features": 0.3, "reading": 0.5}
+LEARNED = (
+    "W was learned, not designed: z -> mapping -> w -> planes end to end, from Gaussian draws; no attribute or caption "
+    "enters. Supervised, though: while training, the world's attributes were to be read linearly from w."
+)
+DESIGNED = (
+    "W was designed, not learned: it is the world's attributes and light, standardised and lifted by a fixed orthogonal "
+    "matrix; the mapping was fitted to it. Edits are easier in it than in a real GAN's W: it is no evidence about one."
+)
 READ = 1024
 """Fresh draws in each step from whose w the attributes are read."""
 LATE = 0.6
@@ -49,15 +58,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hidden", type=int, default=48, help="width of the decoder")
     parser.add_argument("--samples", type=int, nargs=2, default=[20, 20], help="coarse and fine samples of a ray")
     parser.add_argument("--disturb", type=float, default=0.15, help="largest disturbance of w, in its deviation")
+    parser.add_argument("--mapping", type=Path, help="mapping.safetensors of the recipe `mapping`, to begin with")
     parser.add_argument("--perceptual", type=Path, help="perceptual.safetensors, for the last part of the training")
 
 
-def configuration(args: argparse.Namespace, size: int) -> dict[str, Any]:
-    """Arguments of `TriPlaneGenerator`."""
+def configuration(args: argparse.Namespace, size: int, *, width: int, layers: int) -> dict[str, Any]:
+    """Arguments of `TriPlaneGenerator`; `width` and `layers` are the mapping's."""
     return {
         "z_dim": Z_DIM,
         "c_dim": 25,
-        "w_dim": 32 if args.tiny else 256,
+        "w_dim": width,
         "img_resolution": size,
         "img_channels": 3,
         "rendering_kwargs": {
@@ -76,7 +86,7 @@ def configuration(args: argparse.Namespace, size: int) -> dict[str, Any]:
             "avg_camera_radius": 2.7,
             "avg_camera_pivot": [0, 0, 0.2],
         },
-        "mapping_kwargs": {"num_layers": 4},
+        "mapping_kwargs": {"num_layers": layers},
         "channel_base": 512 if args.tiny else 24 * args.channels,
         "channel_max": 8 if args.tiny else args.channels,
         "plane_resolution": 32 if args.tiny else 128,
@@ -100,33 +110,13 @@ def build(config: dict[str, Any]) -> TriPlaneGenerator:
     return network
 
 
-def parameter_groups(network: TriPlaneGenerator) -> list[dict[str, Any]]:
-    """The mapping's layers, whose stored weights are a hundredfold, move fiftyfold: half as fast as all others."""
-    mapping = [p for name, p in network.backbone.mapping.named_parameters() if name.startswith("fc")]
+def parameter_groups(network: TriPlaneGenerator, *, taught: bool) -> list[dict[str, Any]]:
+    """The mapping's layers, whose stored weights are a hundredfold, move fiftyfold, half as fast as all others; one that
+    was taught before, tenfold."""
+    mapping = layers_of(network.backbone.mapping)
     chosen = {id(p) for p in mapping}
     rest = [p for p in network.parameters() if id(p) not in chosen]
-    return [{"params": rest, "factor": 1.0}, {"params": mapping, "factor": 50.0}]
-
-
-class Readout(nn.Module):
-    """Attributes and light of a head, standardised, as a linear function of w: asked for while training, then discarded."""
-
-    def __init__(self, w_dim: int, seed: int, device: torch.device) -> None:
-        super().__init__()
-        truth = self.truth(draws.normal((8192, Z_DIM), draws.key(seed, "generator", "standard"), device))
-        self.register_buffer("mean", truth.mean(0))
-        self.register_buffer("deviation", truth.std(0).clamp_min(1e-2))
-        self.linear = nn.Linear(w_dim, truth.shape[1])
-
-    @staticmethod
-    def truth(z: Tensor) -> Tensor:
-        """What the world makes of Gaussian draws (N, Z_DIM), as numbers (N, A)."""
-        heads = decode(z)
-        return torch.cat([heads.vector(), heads.light.flatten(1)], dim=1).float()
-
-    def forward(self, w: Tensor, z: Tensor) -> Tensor:
-        """Mean squared error of reading w (N, C), in units of each number's variance."""
-        return (self.linear(w) - (self.truth(z) - self.mean) / self.deviation).square().mean()
+    return [{"params": rest, "factor": 1.0}, {"params": mapping, "factor": 10.0 if taught else 50.0}]
 
 
 class HeadReader:
@@ -166,10 +156,19 @@ def run(args: argparse.Namespace) -> None:
     reader = HeadReader(shards, device)
     views = min(args.views, shards.views)
     torch.manual_seed(args.seed)
-    config = configuration(args, shards.size)
+    about: dict[str, Any] = {"width": 32 if args.tiny else 256, "layers": 4}
+    if args.mapping:
+        mapping, reading, about = taught(args.mapping)
+    config = configuration(args, shards.size, width=about["width"], layers=about["layers"])
     network = build(config).to(device)
-    readout = Readout(config["w_dim"], args.seed, device).to(device)
-    groups = [*parameter_groups(network), {"params": list(readout.parameters()), "factor": 0.3}]
+    designed = bool(about.get("designed"))
+    w_reader = (Design if designed else Readout)(config["w_dim"], args.seed, device).to(device)
+    if args.mapping:
+        network.backbone.mapping.load_state_dict(mapping)
+        w_reader.load_state_dict(reading)
+    network.backbone.mapping.requires_grad_(not designed)
+    groups = parameter_groups(network, taught=bool(args.mapping))
+    groups += [{"params": list(w_reader.parameters()), "factor": 0.3}]
     adam = torch.optim.Adam(groups, lr=args.rate, betas=(0.9, 0.99))
     features = None
     if args.perceptual:
@@ -179,13 +178,13 @@ def run(args: argparse.Namespace) -> None:
         "generator",
         seed=args.seed,
         steps=args.steps,
-        networks={"generator": network, "readout": readout},
+        networks={"generator": network, "reader": w_reader},
         optimizers={"adam": adam},
         averaged=("generator",),
         ema=0.998,
         settings={
             "batch": args.batch, "views": views, "rate": args.rate, "held": args.held, "tiny": args.tiny,
-            "disturb": args.disturb, **config,
+            "disturb": args.disturb, "mapping": about, **config,
         },
     )  # fmt: skip
     full = network.options
@@ -203,7 +202,8 @@ def run(args: argparse.Namespace) -> None:
         for group in adam.param_groups:
             group["lr"] = args.rate * factor * group["factor"]
         z, truth = reader.read(*reader.pick(args.batch, views, at("pick")))
-        ws = disturbed(network.mapping(z, label), args.disturb, at("disturb"))
+        ws = w_reader.rows(z, network.num_ws) if isinstance(w_reader, Design) else network.mapping(z, label)
+        ws = disturbed(ws, args.disturb, at("disturb"))
         options = full if late else sparse
         jitter = Draws(
             draws.uniform((1, views, rays, options.coarse), at("coarse"), device),
@@ -218,8 +218,10 @@ def run(args: argparse.Namespace) -> None:
                     wanted = features(truth.image[:, 0])
                 found = features(image[:, 0])
             parts["features"] = distance([x.float() for x in found], [x.float() for x in wanted]).mean()
-        fresh = draws.normal((4 * args.batch if args.tiny else READ, Z_DIM), at("fresh"), device)
-        parts["reading"] = readout(network.mapping(fresh, label[:1].expand(len(fresh), -1))[:, 0], fresh)
+        if not designed:
+            fresh = draws.normal((4 * args.batch if args.tiny else READ, Z_DIM), at("fresh"), device)
+            w = network.mapping(fresh, label[:1].expand(len(fresh), -1))[:, 0]
+            parts["reading"] = w_reader.errors(w, fresh).mean()
         loss = torch.stack([WEIGHTS[name] * value for name, value in parts.items()]).sum()
         adam.zero_grad(set_to_none=True)
         loss.backward()
@@ -228,7 +230,7 @@ def run(args: argparse.Namespace) -> None:
         return {**{name: value.detach() for name, value in parts.items()}, "gradient": norm.detach()}
 
     if piece.run(one_step, args.minutes, total=args.total, every=100) or args.close:
-        finish(args, piece, reader, config, device)
+        finish(args, piece, reader, config, w_reader if isinstance(w_reader, Design) else None)
 
 
 def disturbed(ws: Tensor, largest: float, at: draws.Key) -> Tensor:
@@ -244,8 +246,11 @@ def disturbed(ws: Tensor, largest: float, at: draws.Key) -> Tensor:
     return ws + move * size * deviation
 
 
-def finish(args: argparse.Namespace, piece: Piece, reader: HeadReader, config: dict[str, Any], device: torch.device) -> None:
+def finish(
+    args: argparse.Namespace, piece: Piece, reader: HeadReader, config: dict[str, Any], design: Design | None
+) -> None:
     """Statistics of W, the noise maps at unit deviation, measures and pictures of what the file holds, the file."""
+    device = reader.device
     network = build(config).to(device).requires_grad_(False).eval()
     piece.average_into("generator", network)
     with torch.no_grad():
@@ -258,7 +263,7 @@ def finish(args: argparse.Namespace, piece: Piece, reader: HeadReader, config: d
     network.backbone.mapping.w_avg.copy_(found.mean)
     halved = {k: v.half().float() if v.is_floating_point() else v for k, v in network.state_dict().items()}
     frozen = TriPlaneGenerator.from_state_dict(halved, **config)
-    measured = showing.measure(frozen, reader, args.out)
+    measured = showing.measure(frozen, reader, args.out, design)
     showing.pictures(frozen, reader, args.out, seed=args.seed, deviation=found.deviation)
     measured["w_deviation_mean"] = round(float(found.deviation.mean()), 4)
     print(f"generator: {measured}", flush=True)
@@ -271,9 +276,8 @@ def finish(args: argparse.Namespace, piece: Piece, reader: HeadReader, config: d
             piece,
             reader.shards,
             device,
-            about="EG3D-architecture generator of the starter world's heads, 128 px, over white. W was learned, not "
-            "designed: z -> mapping -> w -> planes end to end, from Gaussian draws; no attribute or caption "
-            "enters. An auxiliary loss read the attributes linearly from w while training.",
+            about=(LEARNED if design is None else DESIGNED) + " EG3D-architecture generator of the starter world's heads, "
+            "128 px, over white.",
             recipe="python -m facednerf_starter.train generator: many-view supervision (not adversarial): weighted L1 "
             "and edges of the image, L1 of raw image and alpha, depth; w disturbed in half of a batch; learned noise_const.",
             measured=measured,

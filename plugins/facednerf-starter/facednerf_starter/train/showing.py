@@ -17,11 +17,15 @@ from facednerf_starter.world.cameras import look
 
 if TYPE_CHECKING:
     from facednerf_starter.train.generator import HeadReader
+    from facednerf_starter.train.mapping import Design
 
 
 @torch.no_grad()
-def measure(network: TriPlaneGenerator, reader: HeadReader, out: Path, heads: int = 96) -> dict[str, Any]:
-    """Held-out heads from their true z, in up to four views: PSNR of all and of the subject, depth error.
+def measure(
+    network: TriPlaneGenerator, reader: HeadReader, out: Path, design: Design | None = None, heads: int = 96
+) -> dict[str, Any]:
+    """Held-out heads from their true z by the mapping, or from their w by design, in up to four views: PSNR of all and of
+    the subject, depth error.
 
     Writes `generator.png`: truth and rendering, pair beside pair.
     """
@@ -30,7 +34,8 @@ def measure(network: TriPlaneGenerator, reader: HeadReader, out: Path, heads: in
     images, truths, masks, depth_errors, alpha_errors = [], [], [], [], []
     for part in chosen.split(8):
         z, truth = reader.read(part, views.expand(len(part), -1))
-        ws = network.mapping(z, torch.zeros(len(part), 25, device=reader.device))
+        label = torch.zeros(len(part), 25, device=reader.device)
+        ws = network.mapping(z, label) if design is None else design.rows(z, network.num_ws)
         image, volume = network(ws, truth.cameras)
         half = F.avg_pool2d(truth.mask.flatten(0, 1), 2).unflatten(0, truth.mask.shape[:2])
         solid = (half > 0.98) & (truth.depth > 0)

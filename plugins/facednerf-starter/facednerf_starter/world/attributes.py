@@ -14,7 +14,7 @@ from torch import Tensor
 
 from facednerf_starter.world import light as lighting
 
-Z_DIM: int = 128
+Z_DIM: int = 147
 """Numbers in one Gaussian draw; a head is a function of nothing else."""
 
 COLORS = ("black", "brown", "blond", "red", "grey", "white", "blue", "green", "pink", "purple")
@@ -144,23 +144,26 @@ def _mixing() -> Tensor:
     return torch.from_numpy(q * np.sign(np.diag(r)))
 
 
-def _choose(u: Tensor, weights: Tensor) -> Tensor:
-    """Categories (N,) by thresholds: u (N,) within [0, 1], weights (N, K) or (K,), not normalised."""
-    edges = (weights / weights.sum(-1, keepdim=True)).cumsum(-1)[..., :-1].expand(u.shape[0], -1)
-    return (u[:, None] > edges).sum(1)
+def _choose(chance: Tensor, weights: Tensor) -> Tensor:
+    """Categories (N,) of chances (N, K) uniform in [0, 1], each with a probability in proportion to its weight.
+
+    The Gumbel-max rule: each category has a number of its own to speak for it, so that a network which reads z finds
+    a choice between plain directions, not narrow intervals of one. `weights` (N, K) or (K,) are not normalised.
+    """
+    gumbel = -(-chance.clamp(1e-12, 1 - 1e-12).log()).log()
+    return (gumbel + weights.log()).argmax(1)
 
 
 def decode(z: Tensor) -> Attributes:
     """The heads of Gaussian draws z (N, Z_DIM), on z's device; computed in float64, so that devices agree."""
     g = z.double() @ _mixing().to(z.device)
-    unit_g, shape_g, category_g, light_g = g.split(
-        [len(UNIT), len(SHAPE), len(LABELS), Z_DIM - len(UNIT) - len(SHAPE) - len(LABELS)], dim=1
-    )
+    words = [len(values) for values in LABELS.values()]
+    unit_g, shape_g, category_g, light_g = g.split([len(UNIT), len(SHAPE), sum(words), _LIGHT_DIMS], dim=1)
     unit = 0.5 * (1 + torch.erf(unit_g / math.sqrt(2)))
     chance = 0.5 * (1 + torch.erf(category_g / math.sqrt(2)))
     shape = shape_g.clamp(-2.2, 2.2)
     u = {name: unit[:, i] for i, name in enumerate(UNIT)}
-    c = {name: chance[:, i] for i, name in enumerate(LABELS)}
+    c = dict(zip(LABELS, chance.split(words, dim=1), strict=True))
 
     def smooth(x: Tensor) -> Tensor:
         return x.clamp(0, 1) ** 2 * (3 - 2 * x.clamp(0, 1))
@@ -207,5 +210,5 @@ def decode(z: Tensor) -> Attributes:
         torch.stack([u[name] for name in UNIT], 1).float(),
         shape.float(),
         torch.stack([values[name] for name in LABELS], 1),
-        lighting.decode(light_g[:, :_LIGHT_DIMS]).float(),
+        lighting.decode(light_g).float(),
     )
