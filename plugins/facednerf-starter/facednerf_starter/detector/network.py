@@ -46,8 +46,8 @@ class FaceReader(nn.Module):
     """Crops `(N, 3, 128, 128)`, RGB in [-1, 1], to a `Reading`.
 
     A U-shaped network. Landmarks are the means of softmax heat maps at a quarter of the size (Nibali et al. 2018, DSNT)
-    plus a correction from the whole crop, with which they can lie outside of it. `widths` are the channels at 64, 32,
-    16, 8 and 4 pixels.
+    plus a correction from the whole crop, with which they can lie outside of it. The pose is read from where the
+    landmarks lie around their middle, in units of their spread. `widths` are the channels at 64, 32, 16, 8 and 4 pixels.
     """
 
     def __init__(self, landmarks: int, widths: Sequence[int] = (16, 32, 64, 112, 144)) -> None:
@@ -66,7 +66,8 @@ class FaceReader(nn.Module):
         for width in reversed(widths[:-1]):
             self.up.append(ResidualBlock(channels + width, width))
             channels = width
-        self.whole = nn.Sequential(nn.Linear(widths[-1] * 16, 96), nn.ReLU(), nn.Linear(96, 3 + 2 * landmarks))
+        self.whole = nn.Sequential(nn.Linear(widths[-1] * 16, 96), nn.ReLU(), nn.Linear(96, 2 * landmarks))
+        self.pose = nn.Sequential(nn.Linear(2 * landmarks, 96), nn.ReLU(), nn.Linear(96, 3))
         self.heat = nn.Conv2d(widths[1], landmarks, 1)
         self.mask = nn.Sequential(
             nn.Conv2d(stem + 3, 16, 3, padding=1, bias=False),
@@ -81,18 +82,25 @@ class FaceReader(nn.Module):
         for stage in self.down:
             x = stage(x)
             levels.append(x)
-        whole = self.whole(x.flatten(1))  # (N, 3 + 2 K)
+        whole = self.whole(x.flatten(1)).unflatten(1, (self.points, 2))
         heat = x
         for stage, level in zip(self.up, reversed(levels[:-1]), strict=True):
             x = stage(torch.cat([F.interpolate(x, scale_factor=2.0, mode="nearest"), level], dim=1))
             if x.shape[-1] == CROP_SIZE // 4:
                 heat = self.heat(x)  # (N, K, 32, 32)
         fine = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+        landmarks = expectation(heat) + whole
         return Reading(
-            landmarks=expectation(heat) + whole[:, 3:].unflatten(1, (self.points, 2)),
-            pose=whole[:, :3],
+            landmarks=landmarks,
+            pose=self.pose(about_middle(landmarks.detach()).flatten(1)),
             mask=self.mask(torch.cat([fine, crops], dim=1)),
         )
+
+
+def about_middle(points: Tensor) -> Tensor:
+    """Points `(N, K, 2)` about their mean, in units of their root mean square distance from it."""
+    shape = points - points.mean(1, keepdim=True)
+    return shape / shape.square().sum(-1).mean(-1).sqrt()[:, None, None].clamp_min(1e-6)
 
 
 def expectation(heat: Tensor) -> Tensor:

@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             reading = network(crops.image.contiguous(memory_format=memory_format_of(device)))
         parts = losses(reading, crops)
-        loss = 10 * parts["landmarks"] + 2 * parts["pose"] + parts["mask"]
+        loss = 10 * parts["landmarks"] + 3 * parts["pose"] + parts["mask"]
         adam.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 2.0)
