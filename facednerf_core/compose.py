@@ -31,14 +31,17 @@ NONE = "none"  # what a user says to leave a part out
 JOINT, EDIT = "joint", "edit"
 DEFAULT_IDENTITY = "arcface"
 PERCEPTUAL = "vgg16"
-STEPS = {EDIT: 110, JOINT: 500}
+STEPS = {EDIT: 90, JOINT: 500}
 PIXELS = 4.0  # of the pixel part of the reconstruction: a small VGG16 alone leaves colours loose
 NOISE_WEIGHT = 1e3  # of the regularity of noise maps, as published
-LEARNING_RATE = {EDIT: 0.08, JOINT: 0.03}  # in units of W's deviation
+LEARNING_RATE = {EDIT: 0.15, JOINT: 0.03}  # in units of W's deviation
 WEIGHTS: Mapping[str, Mapping[str, float]] = {  # of each term; the plugin's card and the user multiply them
-    EDIT: {"reconstruction": 0.2, "identity": 0.3, "guidance": 4.0, "latent": 0.02},
+    EDIT: {"reconstruction": 0.4, "identity": 0.5, "guidance": 8.0, "latent": 0.1},
     JOINT: {"reconstruction": 1.0, "identity": 0.5, "guidance": 1.0},
 }
+
+SUBJECTS = {"face": "a person", "head": "a person", "body": "a person", "cat": "a cat", "car": "a car"}
+"""What a photo shows, by domain, where the user does not say it: an edit's guidance is by the difference from that."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,14 @@ class Plan:
         """The generator's weights card: domains, crop, background, orbit."""
         assert self.generator.weights is not None
         return self.generator.weights.card
+
+    @property
+    def source_prompt(self) -> str | None:
+        """What the photo shows, to whose score the sentence's is compared (Hertz et al. 2023, "Delta Denoising Score"):
+        in the user's words, or in the default recipe by the domain's name. None, or "" from the user: plain guidance."""
+        if self.recipe.source_prompt is not None or self.recipe.recipe != "default":
+            return self.recipe.source_prompt or None
+        return next((SUBJECTS[domain] for domain in self.scene.domains if domain in SUBJECTS), None)
 
     def parts(self) -> dict[str, Part]:
         """Every plugin that takes part in the run, by kind."""
@@ -309,10 +320,10 @@ def _terms(plan: Plan, built: Built, subject: Subject) -> dict[str, Term]:
         sees = plan.identity.card.sees
         terms["identity"] = Term("identity", Fixed(), built.identity.aim(subject), sees=sees)
     if built.guidance is not None and plan.guidance is not None:
-        recipe, sees = plan.recipe, plan.guidance.card.sees
-        aim = built.guidance.aim(recipe.prompt, subject, source_prompt=recipe.source_prompt, negative=recipe.negative)
+        recipe, sees, source = plan.recipe, plan.guidance.card.sees, plan.source_prompt
+        aim = built.guidance.aim(recipe.prompt, subject, source_prompt=source, negative=recipe.negative)
         look = within(Nearby(), sees)
-        against: Against | None = "source" if recipe.source_prompt else None
+        against: Against | None = "source" if source else None
         terms["guidance"] = Term("guidance", look, aim, against=against, sees=sees)
     return terms
 
@@ -354,7 +365,8 @@ def _weighted(stage: str, term: Term) -> Term:
 
 
 def _edit(recipe: Recipe, terms: Mapping[str, Term]) -> Stage:
-    """The default recipe's last stage: only the latent moves, inside the tuned generator."""
+    """The default recipe's last stage: only the latent moves, inside the tuned generator, and all its rows together: what
+    a sentence asks for is a direction of W, and rows that move apart leave the heads that the generator knows."""
     names = [name for name in ("guidance", "reconstruction", "identity", "latent") if name in terms]
     return Stage(
         EDIT,
@@ -363,7 +375,7 @@ def _edit(recipe: Recipe, terms: Mapping[str, Term]) -> Stage:
         recipe.steps.get(EDIT, STEPS[EDIT]),
         {"latent": LEARNING_RATE[EDIT]},
         Ramp(1.0, rise=0.05, fall=0.3),
-        tied=False,
+        tied=True,
         size=recipe.size,
     )
 

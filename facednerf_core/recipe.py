@@ -40,7 +40,7 @@ class Recipe:
     task: Task = "edit"
     photo: str = ""  # path
     prompt: str = ""
-    source_prompt: str | None = None  # what the photo shows, for guidance that compares
+    source_prompt: str | None = None  # what the photo shows, for guidance by difference; "" for none; None: by the domain
     negative: str = ""  # what the result should not show
     recipe: Literal["default", "paper"] = "default"
     backbone: str = "eg3d"

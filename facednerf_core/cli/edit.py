@@ -62,7 +62,7 @@ def edit(
         float | None, typer.Option(help="0 is the inversion, 1 the edit; also afterwards, by resume.")
     ] = None,
     negative: Annotated[str | None, typer.Option(help="What the result should not show.")] = None,
-    source_prompt: Annotated[str | None, typer.Option(help="What the photo shows, for guidance by difference.")] = None,
+    source_prompt: Annotated[str | None, typer.Option(help="What the photo shows; '' for plain guidance.")] = None,
     camera: Camera = None,
     crop: Crop = None,
     face: Which = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +154,8 @@ def test_the_default_recipe_inverts_tunes_and_edits(shelves: Shelves, registry: 
     assert looks["latent"] is None
     assert looks["guidance"] == Nearby(0.15), "held to what the guidance sees"
     assert {term.name: term.sees for term in edit.terms}["identity"] == 0.7
-    assert all(term.against is None for term in edit.terms)
+    assert {term.name: term.against for term in edit.terms if term.against} == {"guidance": "source"}
+    assert edit.tied, "an edit is a direction of W"
     assert edit.steps == compose.STEPS["edit"]
 
 
@@ -265,10 +266,32 @@ def test_parts_are_left_out_on_request(shelves: Shelves, registry: Registry) -> 
     assert "identity" not in weights(problem.stages[-1])
 
 
-def test_a_source_prompt_makes_the_guidance_compare(shelves: Shelves, registry: Registry) -> None:
-    _, problem = posed(RECIPE.changed(source_prompt="a woman"), shelves, registry)
-    against = {term.name: term.against for term in problem.stages[-1].terms}
-    assert against == {"guidance": "source", "reconstruction": None, "identity": None, "latent": None}
+@pytest.mark.parametrize(
+    ("changes", "source"),
+    [
+        ({}, "a person"),
+        ({"source_prompt": "a woman"}, "a woman"),
+        ({"source_prompt": ""}, None),
+        ({"recipe": "paper"}, None),
+        ({"recipe": "paper", "source_prompt": "a woman"}, "a woman"),
+    ],
+)
+def test_guidance_compares_with_what_the_photo_shows(
+    changes: Any, source: str | None, shelves: Shelves, registry: Registry
+) -> None:
+    plan, problem = posed(RECIPE.changed(**changes), shelves, registry)
+    assert plan.source_prompt == source
+    against = {term.name: term.against for stage in problem.stages for term in stage.terms if term.name == "guidance"}
+    assert against == {"guidance": "source" if source else None}
+
+
+def test_what_a_photo_shows_is_the_domains_name(shelves: Shelves, registry: Registry) -> None:
+    plan, _ = posed(RECIPE, shelves, registry)
+    for domain, name in {"cat": "a cat", "car": "a car", "body": "a person", "teapot": None}.items():
+        weights_of = plan.generator.weights
+        card = replace(weights_of.card, domains=frozenset({domain}))
+        other = replace(plan, generator=replace(plan.generator, weights=replace(weights_of, card=card)))
+        assert other.source_prompt == name
 
 
 def test_a_stage_that_is_not_there_takes_no_steps(shelves: Shelves, registry: Registry) -> None:

@@ -1,7 +1,7 @@
 """How long the search takes and how far it may go: all the numbers of both inverters stand here.
 
-The default recipe is meant to end within two minutes on two CPU cores: with 70 + 30 + 60 steps here and 110 of editing, at a
-quarter of a second a step, about 75 seconds. Rates are in the units of `terms.Stage`.
+The default recipe is meant to end within two minutes on two CPU cores: with 70 + 30 + 90 steps here and 90 of editing, at a
+sixth to a half of a second a step, about 85 seconds. Rates are in the units of `terms.Stage`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class WPlusOptions:
     refine_rate: float = 0.03
     camera_rate: float = 0.003  # radians, while the search is in W
     camera_refine_rate: float = 0.0005
-    invert_prior: float = 0.005  # weight of the pull towards the mean, while the search is in W
+    invert_prior: float = 0.01  # weight of the pull towards the mean, while the search is in W
     refine_prior: float = 0.05  # weight of the pull towards what was found in W
     identity: float = 0.2  # weight of the likeness
     silhouette: float = 0.5  # weight of the outline
@@ -31,7 +31,7 @@ class WPlusOptions:
 class PtiOptions:
     """Options of pti. Steps can also be given as --steps tune=..., which goes before."""
 
-    tune_steps: int = 60
+    tune_steps: int = 90
     rate: float = 0.006  # of the generator's tensors, in their own units
     identity: float = 0.1  # weight of the likeness
     silhouette: float = 0.5  # weight of the outline
