@@ -50,6 +50,20 @@ def test_values_and_every_gradient_equal_the_plain_way(
         torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("count", [160, 157])
+def test_single_precision_whatever_the_number_of_points(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixteen at a time take another library than the rest."""
+    monkeypatch.setattr(planefield, "PORTION", 64)
+    planes, _, decoder = case(torch.float32)
+    points = (torch.rand(2, count, 3) * 1.6 - 0.8).requires_grad_()
+    leaves = [planes, points, *decoder.parameters()]
+    found, plain = field(points, planes, decoder), decoder(mean_features(planes, points, EG3D_AXES, 1.4))
+    upstream = [torch.randn_like(value) for value in plain]
+    one, other = (torch.autograd.grad(both, leaves, upstream) for both in (found, plain))
+    for value, expected in zip([*found, *one], [*plain, *other], strict=True):
+        assert (value - expected).abs().max() < 2e-6 * expected.abs().max()
+
+
 def test_without_gradient_it_is_the_same() -> None:
     planes, points, decoder = case(torch.float32)
     with_gradient = field(points, planes, decoder, EG3D_AXES)

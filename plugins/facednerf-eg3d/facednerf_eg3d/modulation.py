@@ -49,7 +49,7 @@ def arranged(x: Tensor) -> Tensor:
         return x
     rows = x.permute(0, 2, 3, 1).contiguous()
     if len(rows) == 1:  # a single picture's first stride can be anything, and is looked at to tell the order
-        rows = rows[0].unsqueeze(0)
+        rows = rows.squeeze(0).unsqueeze(0)
     return rows.permute(0, 3, 1, 2)
 
 

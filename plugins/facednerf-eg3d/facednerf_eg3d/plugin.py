@@ -1,13 +1,14 @@
-"""The card of EG3D."""
+"""The card of EG3D, and those of the published networks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from facednerf_core.cards import Card, LocalWeights
+from facednerf_core.cards import Card, LocalWeights, WeightsCard
 from facednerf_core.errors import MissingWeights
 from facednerf_core.hookspecs import hookimpl
+from facednerf_eg3d.official import RELEASES
 from facednerf_eg3d.options import Eg3dOptions
 
 if TYPE_CHECKING:
@@ -32,3 +33,10 @@ def register_generators(register: Callable[[Card[Generator]], None]) -> None:
     """Registers `eg3d`."""
     summary = "EG3D (Chan et al. 2022): faces, cats or cars on three planes, as its weights were trained."
     register(Card("eg3d", summary, build, domains=("face", "cat", "car"), options=Eg3dOptions))
+
+
+@hookimpl
+def register_weights(register: Callable[[WeightsCard], None]) -> None:
+    """Registers the published networks of faces, cats and cars, which users bring themselves."""
+    for release in RELEASES.values():
+        register(release.card())

@@ -24,11 +24,10 @@ def plane_axes(matrices: Sequence[Sequence[Sequence[float]]] | Tensor) -> PlaneA
         InputError: a matrix is not a permutation of the axes.
     """
     found: list[tuple[int, int]] = []
-    for matrix in torch.as_tensor(matrices, dtype=torch.float32):
+    eye = torch.eye(3, device="cpu")  # whatever device a network is being built on
+    for matrix in torch.as_tensor(matrices, dtype=torch.float32, device="cpu"):
         inverse = matrix.t()  # of a permutation
-        if not torch.equal((matrix != 0).sum(dim=0), torch.ones(3, dtype=torch.long)) or not torch.equal(
-            matrix @ inverse, torch.eye(3)
-        ):
+        if not torch.equal((matrix != 0).sum(dim=0), eye.sum(dim=0).long()) or not torch.equal(matrix @ inverse, eye):
             raise InputError(f"plane_axes {matrix.tolist()} is no permutation of x, y, z; EG3D's tables are.")
         width, height = inverse[:, 0].argmax().item(), inverse[:, 1].argmax().item()
         found.append((int(width), int(height)))
