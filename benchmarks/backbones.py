@@ -63,7 +63,7 @@ def measure(views: int, steps: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     network = generator()
     camera = Orbit().view(*[(0.2 * index, 0.1 * index) for index in range(views)]).camera
-    z = torch.randn(1, 512, generator=torch.Generator().manual_seed(0))
+    z = torch.randn(1, network.backbone.mapping.z_dim, generator=torch.Generator().manual_seed(0))
     latent = network.mapping(z, camera[:, 0], 0.7)
     runs: list[tuple[float, float, dict[str, float]]] = []  # processor, wall clock, processor by part
     for _ in range(steps + 1):
@@ -77,7 +77,7 @@ def measure(views: int, steps: int) -> dict[str, Any]:
         clock.append((time.process_time(), time.perf_counter()))
         image.square().mean().backward()
         clock.append((time.process_time(), time.perf_counter()))
-        assert image.shape == (1, views, 3, 512, 512)
+        assert image.shape == (1, views, 3, network.img_resolution, network.img_resolution)
         assert ws.grad is not None
         assert bool(ws.grad.isfinite().all())
         del planes, volume, image
