@@ -7,9 +7,11 @@ from collections.abc import Iterable, Mapping
 from inspect import signature
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from facednerf_core.errors import InputError
+from facednerf_eg3d.layers import fir_filter
 from facednerf_eg3d.superresolution import design
 
 UNUSED = frozenset({"dataset_label_std"})
@@ -27,6 +29,29 @@ def check_arguments(network: type[nn.Module], given: Iterable[str]) -> None:
     unknown = [name for name in given if name not in known]
     if unknown:
         raise InputError(f"{network.__name__} has no argument {', '.join(unknown)}; it has: {', '.join(known)}.")
+
+
+def check_tensors(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Holds tensors against a network's names and shapes, and their low passes against the one there is.
+
+    Raises:
+        InputError: tensors are missing, superfluous or of another shape, or the low pass is not StyleGAN's.
+    """
+    wrong = [f"{name} is missing" for name in wanted if name not in given]
+    wrong += [f"{name} is unknown" for name in given if name not in wanted]
+    wrong += [
+        f"{name} is {tuple(given[name].shape)} instead of {tuple(value.shape)}"
+        for name, value in wanted.items()
+        if name in given and given[name].shape != value.shape
+    ]
+    wrong += [
+        f"{name} is not the filter of taps 1, 3, 3, 1"
+        for name, value in given.items()
+        if name.endswith("resample_filter") and not torch.allclose(value.cpu().float(), fir_filter(), atol=1e-6)
+    ]
+    if wrong:
+        more = f", and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise InputError(f"these are not the tensors of this generator: {'; '.join(wrong[:5])}{more}.")
 
 
 def widths_of(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Any]:

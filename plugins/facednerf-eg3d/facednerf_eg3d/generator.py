@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +42,9 @@ class Eg3d(Generator):
 
     Noise maps of a latent are named after their layer ('b16.conv0'); a layer without one uses the checkpoint's own map.
     """
+
+    untuned: tuple[str, ...] = ("backbone.mapping.",)
+    """What pivotal tuning leaves alone: the networks that no latent passes through."""
 
     def __init__(
         self,
@@ -82,20 +85,24 @@ class Eg3d(Generator):
         return self._latent(mean.lerp(row, truncation))
 
     def _latent(self, row: Tensor) -> Latent:
-        noise = {name: value.detach().clone() for name, value in self.network.backbone.synthesis.own_noise().items()}
+        noise = {name: value.detach().clone() for name, value in self.network.own_noise().items()}
         return Latent(row[:, None].repeat(1, self.network.num_ws, 1), noise)
 
-    def synthesize(self, latent: Latent) -> Planes:
+    def synthesize(self, latent: Latent) -> Scene:
         """The planes of a latent (N, L, C).
 
         Raises:
             KeyError: the latent has a noise map for a layer that does not exist.
         """
-        own = self.network.backbone.synthesis.own_noise()
+        return Planes(self.network.planes(latent.w, self._maps(latent)), latent.w)
+
+    def _maps(self, latent: Latent) -> dict[str, Tensor]:
+        """A map for each layer: the latent's own, or the checkpoint's."""
+        own = self.network.own_noise()
         unknown = [name for name in latent.noise if name not in own]
         if unknown:
             raise KeyError(f"no layer {unknown[0]!r} takes noise; these do: {', '.join(own)}")
-        return Planes(self.network.planes(latent.w, {**own, **latent.noise}), latent.w)
+        return {**own, **latent.noise}
 
     def render(
         self, scene: Scene, view: View, *, jitter: Sequence[torch.Generator] | None, size: int | None = None
@@ -122,17 +129,13 @@ class Eg3d(Generator):
 
     def tunable(self) -> Mapping[str, nn.Parameter]:
         """Everything a latent passes through: synthesis, decoder and super-resolution, without the mapping."""
-        return {
-            name: parameter
-            for name, parameter in self.network.named_parameters()
-            if not name.startswith("backbone.mapping.")
-        }
+        return {name: value for name, value in self.network.named_parameters() if not name.startswith(self.untuned)}
 
-    def tuned(self, tensors: Mapping[str, Tensor]) -> Eg3d:
+    def tuned(self, tensors: Mapping[str, Tensor]) -> Self:
         """This generator with some tensors replaced; the statistics of W, which tuning does not move, are kept."""
         if not tensors:
             return self
-        return Eg3d(with_tensors(self.network, tensors), self.orbit, rules=self.rules, known=self.statistics)
+        return type(self)(with_tensors(self.network, tensors), self.orbit, rules=self.rules, known=self.statistics)
 
     def density(self, scene: Scene, points: Tensor, view: View) -> Tensor:
         """Volume density (N, P) at world points (N, P, 3), per world unit; nothing stands outside the planes' cube."""

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from facednerf_core.errors import InputError
-from facednerf_eg3d.arguments import UNUSED, check_arguments, widths_of
+from facednerf_eg3d.arguments import UNUSED, check_arguments, check_tensors, widths_of
 from facednerf_eg3d.decoder import Decoder
-from facednerf_eg3d.layers import fir_filter
 from facednerf_eg3d.mapping import MappingNetwork
 from facednerf_eg3d.modulation import precise
 from facednerf_eg3d.planefield import Layout, decode, merged, tabulated
@@ -184,22 +183,7 @@ class TriPlaneGenerator(nn.Module):
         check_arguments(cls, config)
         with torch.device("meta"):
             network = cls(**(widths_of(given, config) | config))
-        wanted = network.state_dict()
-        wrong = [f"{name} is missing" for name in wanted if name not in given]
-        wrong += [f"{name} is unknown" for name in given if name not in wanted]
-        wrong += [
-            f"{name} is {tuple(given[name].shape)} instead of {tuple(value.shape)}"
-            for name, value in wanted.items()
-            if name in given and given[name].shape != value.shape
-        ]
-        wrong += [
-            f"{name} is not the filter of taps 1, 3, 3, 1"
-            for name, value in given.items()
-            if name.endswith("resample_filter") and not torch.allclose(value.cpu().float(), fir_filter(), atol=1e-6)
-        ]
-        if wrong:
-            more = f", and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-            raise InputError(f"these are not the tensors of this generator: {'; '.join(wrong[:5])}{more}.")
+        check_tensors(given, network.state_dict())
         network.load_state_dict(given, assign=True)
         return network.requires_grad_(False).eval()
 
@@ -213,10 +197,14 @@ class TriPlaneGenerator(nn.Module):
         ws: Tensor = self.backbone.mapping(z, c, truncation, cutoff)
         return ws
 
+    def own_noise(self) -> Noise:
+        """The fixed maps of the planes' layers that the checkpoint carries."""
+        return self.backbone.synthesis.own_noise()
+
     def planes(self, ws: Tensor, noise: Noise | Literal["const", "none"] = "const") -> Tensor:
         """The planes (N, 3, C, H, W) of latents (N, L, C), with the checkpoint's noise maps, none, or these."""
         if isinstance(noise, str):
-            noise = self.backbone.synthesis.own_noise() if noise == "const" else {}
+            noise = self.own_noise() if noise == "const" else {}
         image: Tensor = self.backbone.synthesis(ws, noise)
         return image.unflatten(1, (3, self.plane_features))
 

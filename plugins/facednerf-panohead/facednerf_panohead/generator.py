@@ -11,16 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from facednerf_eg3d.mapping import Statistics, statistics
-from facednerf_eg3d.retuning import with_tensors
+from facednerf_eg3d.generator import Eg3d
 from facednerf_eg3d.sampling import random_draws
 from facednerf_eg3d.superresolution import resized
-from facednerf_eg3d.volume import Rules
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from facednerf_core.errors import InputError
-from facednerf_core.interfaces import Generator
 from facednerf_core.scene import Latent, Rendering, Scene
 from facednerf_core.views import Orbit, View
 from facednerf_panohead.clouds import trimmed
@@ -33,8 +30,6 @@ PIVOT = (0.0, 0.0, 0.0)
 """What the original's scripts look at: the head's middle, although a checkpoint's `avg_camera_pivot` lies 0.2 before it."""
 ALL_ROUND = math.pi
 """The largest |yaw|, radians: there is none that PanoHead cannot be seen from."""
-UNTUNED = ("backbone.mapping.", "t_mapping.")
-"""What pivotal tuning leaves alone: the networks that no latent passes through."""
 
 
 @dataclass(frozen=True)
@@ -46,54 +41,15 @@ class Head(Scene):
     w: Tensor  # (N, L, C)
 
 
-class PanoHead(Generator):
+class PanoHead(Eg3d):
     """PanoHead as a frozen generator.
 
     Noise maps of a latent are named after their layer: 'b16.conv0', and 'bcg_synthesis.b16.conv0' of the background; a layer
     without one uses the checkpoint's own map. The learnt offset of cameras plays no part, as in the original's scripts.
     """
 
-    def __init__(
-        self,
-        network: TriGridGenerator,
-        orbit: Orbit,
-        *,
-        rules: Rules = "view",
-        known: Statistics | None = None,
-    ) -> None:
-        self.network = network
-        self.orbit = orbit
-        self.rules: Rules = rules
-        self.size = (network.img_resolution, network.img_resolution)
-        self._known = known
-
-    @property
-    def statistics(self) -> Statistics:
-        """Mean and deviation of W, estimated once, with the mapping conditioned on the frontal camera."""
-        if self._known is None:
-            self._known = statistics(self.network.backbone.mapping, self.orbit.camera())
-        return self._known
-
-    def mean(self) -> Latent:
-        """The mean of W in every row, (1, L, C), with the checkpoint's noise maps."""
-        return self._latent(self.statistics.mean[None])
-
-    def deviation(self) -> Tensor:
-        """The standard deviation of W along each dimension, (C,)."""
-        return self.statistics.deviation
-
-    @torch.no_grad()
-    def sample(self, rng: torch.Generator, truncation: float = 0.7) -> Latent:
-        """A random latent (1, L, C) under the frontal camera; drawn on the CPU."""
-        mapping = self.network.backbone.mapping
-        mean = self.statistics.mean
-        z = torch.randn(1, mapping.z_dim, generator=rng).to(mean)
-        row: Tensor = mapping.row(z, self.orbit.camera()[None].to(mean))
-        return self._latent(mean.lerp(row, truncation))
-
-    def _latent(self, row: Tensor) -> Latent:
-        noise = {name: value.detach().clone() for name, value in self.network.own_noise().items()}
-        return Latent(row[:, None].repeat(1, self.network.num_ws, 1), noise)
+    network: TriGridGenerator  # type: ignore[assignment]  # Eg3d asks of it only what both networks have
+    untuned = ("backbone.mapping.", "t_mapping.")
 
     def synthesize(self, latent: Latent) -> Head:
         """The tri-grid and background of a latent (N, L, C).
@@ -101,11 +57,7 @@ class PanoHead(Generator):
         Raises:
             KeyError: the latent has a noise map for a layer that does not exist.
         """
-        own = self.network.own_noise()
-        unknown = [name for name in latent.noise if name not in own]
-        if unknown:
-            raise KeyError(f"no layer {unknown[0]!r} takes noise; these do: {', '.join(own)}")
-        noise = {**own, **latent.noise}
+        noise = self._maps(latent)
         return Head(self.network.grids(latent.w, noise), self.network.background(latent.w, noise), latent.w)
 
     def render(
@@ -135,16 +87,6 @@ class PanoHead(Generator):
         if size is not None and size != network.img_resolution:
             image = resized(image.flatten(0, 1), size).unflatten(0, image.shape[:2])
         return Rendering(scene, view, image, depth=composed.depth, mask=composed.alpha)
-
-    def tunable(self) -> Mapping[str, nn.Parameter]:
-        """Everything a latent passes through: synthesis, background, decoder and super-resolution, without the mappings."""
-        return {name: value for name, value in self.network.named_parameters() if not name.startswith(UNTUNED)}
-
-    def tuned(self, tensors: Mapping[str, Tensor]) -> PanoHead:
-        """This generator with some tensors replaced; the statistics of W, which tuning does not move, are kept."""
-        if not tensors:
-            return self
-        return PanoHead(with_tensors(self.network, tensors), self.orbit, rules=self.rules, known=self.statistics)
 
     def density(self, scene: Scene, points: Tensor, view: View) -> Tensor:
         """Volume density (N, P) at world points (N, P, 3), per world unit, cropped as it is rendered; nothing stands

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any, Literal, Self, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from facednerf_eg3d.layers import ToImage
 from facednerf_eg3d.network import Backbone
 from facednerf_eg3d.rays import camera_rays
@@ -261,7 +260,6 @@ class TriGridGenerator(nn.Module):
         dtype = torch.promote_types(grids.dtype, torch.float32)
         with torch.autocast(grids.device.type, enabled=False):
             origins, directions = camera_rays(camera.to(dtype), resolution)
-            directions = F.normalize(directions, dim=-1)  # a stored rotation is not quite one
             draws = draws or middle_draws(options.coarse, options.fine, directions)
             draws = Draws(draws.coarse.to(dtype), draws.fine.to(dtype))
             field = trimmed(self.field(grids.to(dtype)), options)

@@ -24,7 +24,7 @@ def build(device: torch.device, weights: LocalWeights | None, **options: Any) ->
         raise MissingWeights("panohead needs a generator's weights; see `fdn weights`.")
     chosen = PanoHeadOptions(**options)
     network = adjusted(read(weights["tensors"], weights["config"]), chosen).to(device)
-    return PanoHead(network, orbit_of(network, weights.card.orbit), rules=chosen.rules)
+    return PanoHead(network, orbit_of(network, weights.card.orbit), rules=chosen.rules)  # type: ignore[arg-type]  # its own network
 
 
 @hookimpl

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-from facednerf_eg3d.layers import fir_filter
+from facednerf_eg3d.arguments import UNUSED, check_tensors
 from facednerf_eg3d.superresolution import design
 from torch import Tensor
-
-from facednerf_core.errors import InputError
 
 OPTIONAL = {"use_torgb_raw": "torgb.", "use_background": "bcg_synthesis."}
 """Rendering options that switch a part off, and the names of its tensors, which are then left aside."""
@@ -51,25 +48,9 @@ def checked(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], renderi
         InputError: tensors are missing, superfluous or of another shape, or the low pass is not StyleGAN's.
     """
     off = tuple(prefix for option, prefix in OPTIONAL.items() if not rendering.get(option, False))
-    given = {
-        name: value for name, value in tensors.items() if name != "dataset_label_std" and not (off and name.startswith(off))
-    }
+    given = {name: value for name, value in tensors.items() if name not in UNUSED and not (off and name.startswith(off))}
     for name, value in wanted.items():
         if value.ndim == 0 and name in given and given[name].shape == (1,):
             given[name] = given[name].reshape(())
-    wrong = [f"{name} is missing" for name in wanted if name not in given]
-    wrong += [f"{name} is unknown" for name in given if name not in wanted]
-    wrong += [
-        f"{name} is {tuple(given[name].shape)} instead of {tuple(value.shape)}"
-        for name, value in wanted.items()
-        if name in given and given[name].shape != value.shape
-    ]
-    wrong += [
-        f"{name} is not the filter of taps 1, 3, 3, 1"
-        for name, value in given.items()
-        if name.endswith("resample_filter") and not torch.allclose(value.cpu().float(), fir_filter(), atol=1e-6)
-    ]
-    if wrong:
-        more = f", and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise InputError(f"these are not the tensors of this generator: {'; '.join(wrong[:5])}{more}.")
+    check_tensors(given, wanted)
     return given
