@@ -1,4 +1,4 @@
-"""The recipes of the generator, the identity, the detector and the perceptual features, tiny, on shards of the world."""
+"""The recipes of the generator, the identity, the detector, the perceptual features and the judges, tiny, on shards."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from safetensors.torch import load_file
 from facednerf_core import perceptual
 from facednerf_core.views import Orbit
 
-RECIPES = ("generator", "identity", "detector", "perceptual")
+RECIPES = ("generator", "identity", "detector", "perceptual", "judges")
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ COMMANDS: dict[str, str] = {
     "identity": "facednerf_starter.train.identity",
     "detector": "facednerf_starter.train.detector",
     "perceptual": "facednerf_starter.train.perceptual",
+    "judges": "facednerf_starter.train.judges",
 }
 
 

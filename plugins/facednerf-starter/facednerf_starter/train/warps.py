@@ -43,7 +43,7 @@ def moved(points: Tensor, maps: Tensor) -> Tensor:
 
 def inverse(maps: Tensor) -> Tensor:
     """The inverse affine maps `(N, 2, 3)`."""
-    linear = torch.linalg.inv(maps[..., :2])
+    linear: Tensor = torch.linalg.inv_ex(maps[..., :2]).inverse  # unlike `inv`, it does not wait for the GPU
     return torch.cat([linear, -linear @ maps[..., 2:]], dim=-1)
 
 
