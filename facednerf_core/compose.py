@@ -383,6 +383,11 @@ def orbit(card: WeightsCard) -> Orbit:
     return Orbit(**card.orbit)
 
 
+def frame(card: WeightsCard) -> tuple[int, int]:
+    """Height and width, pixels, of the pictures that a weights card speaks of; `resolution` is the height."""
+    return card.resolution, max(1, round(card.resolution / orbit(card).aspect))
+
+
 def strength_refusal(recipe: Recipe) -> str | None:
     """Why a recipe has no strength to set, or None where it has one."""
     if recipe.recipe == "paper":

@@ -136,13 +136,12 @@ def prepare(
         if not recipe.photo:
             raise InputError("no photo was given.")
         photo = photos.read(recipe.photo)
-        side = card.resolution
         portrait = photos.portrait(
             photo,
             plan.detector.build(device),
             Framing.of(card.crop),
             compose.orbit(card),
-            (side, side),
+            compose.frame(card),
             which=recipe.face,
             crop=recipe.crop,
             camera=recipe.camera,

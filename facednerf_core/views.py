@@ -62,6 +62,7 @@ class Orbit:
     focal: float = 4.2647  # in image widths
     yaw: float = 0.6  # largest trusted |yaw|, radians
     pitch: float = 0.3  # largest trusted |pitch|, radians
+    aspect: float = 1.0  # height over width of a picture, whose pixels are square
 
     @property
     def all_round(self) -> bool:
@@ -78,6 +79,7 @@ class Orbit:
             ),
             self.pivot,
             self.focal,
+            self.aspect,
         )
 
     def view(self, *angles: tuple[float, float], subjects: int = 1) -> View:
@@ -88,8 +90,14 @@ class Orbit:
         return View(cameras.expand(subjects, -1, -1).clone())
 
 
-def look_at(origin: tuple[float, float, float], target: tuple[float, float, float], focal: float) -> Tensor:
-    """The camera label (25,) of an upright camera at `origin` that looks at `target`."""
+def look_at(
+    origin: tuple[float, float, float], target: tuple[float, float, float], focal: float, aspect: float = 1.0
+) -> Tensor:
+    """The camera label (25,) of an upright camera at `origin` that looks at `target`.
+
+    `focal` is in image widths. A label counts the vertical one in image heights: with square pixels, that is the horizontal
+    one over `aspect`, height over width.
+    """
     import torch
 
     position = torch.tensor(origin, dtype=torch.float64)
@@ -101,7 +109,7 @@ def look_at(origin: tuple[float, float, float], target: tuple[float, float, floa
     down = torch.linalg.cross(forward, right)
     pose = torch.eye(4, dtype=torch.float64)
     pose[:3, 0], pose[:3, 1], pose[:3, 2], pose[:3, 3] = right, down, forward, position
-    intrinsics = torch.tensor([focal, 0, 0.5, 0, focal, 0.5, 0, 0, 1], dtype=torch.float64)
+    intrinsics = torch.tensor([focal, 0, 0.5, 0, focal / aspect, 0.5, 0, 0, 1], dtype=torch.float64)
     return torch.cat([pose.flatten(), intrinsics]).float()
 
 

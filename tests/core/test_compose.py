@@ -383,6 +383,13 @@ def test_an_empty_sentence_is_refused(prompt: str, shelves: Shelves, registry: R
         compose.plan(RECIPE.changed(prompt=prompt), shelves, registry)
 
 
+def test_a_picture_is_as_wide_as_its_orbit_says() -> None:
+    card = WeightsCard("toy/tall", "toy", "generator", "starter", "Tall.", resolution=512)
+    assert compose.frame(card) == (512, 512)
+    assert compose.frame(replace(card, orbit={"aspect": 2.0})) == (512, 256)
+    assert compose.frame(replace(card, orbit={"aspect": 0.75})) == (512, 683)
+
+
 def test_strength_belongs_to_edits_of_the_default_recipe() -> None:
     compose.check_strength(RECIPE.changed(strength=0.5))
     with pytest.raises(Unsupported, match="tunes the generator after the edit"):

@@ -151,6 +151,15 @@ def test_a_sheet_shows_each_row_and_column(tmp_path: Path):
     assert (page[export.MARGIN : export.MARGIN + 64].min(-1) < 100).any()
 
 
+def test_a_sheet_of_tall_pictures_keeps_their_shape(tmp_path: Path):
+    angles = export.sheet_angles(ORBIT)
+    export.contact_sheet(tmp_path / "a.png", {"": torch.zeros(len(angles), 3, 64, 32)}, angles)
+    page = opened(tmp_path / "a.png")
+    shown = (page[export.MARGIN + export.CELL // 2] == 128).all(1).sum()
+    assert shown == pytest.approx(len(angles) * export.CELL / 2, abs=len(angles))
+    assert page.shape[0] < export.CELL + 4 * export.MARGIN
+
+
 def test_before_and_after_side_by_side(tmp_path: Path):
     shown = {"photo": torch.full((3, 64, 48), -1.0), "after": torch.zeros(1, 1, 3, 64, 48)}
     export.comparison(tmp_path / "a.png", shown)

@@ -56,6 +56,15 @@ def test_a_camera_stands_at_its_angles_and_looks_at_the_pivot(yaw: float, pitch:
     assert float(place[1, 1]) < 0, "y points down in the camera"
 
 
+def test_pixels_are_square_in_pictures_that_are_not() -> None:
+    square, tall = Orbit().camera(0.3, 0.1), Orbit(aspect=2.0).camera(0.3, 0.1)
+    assert torch.equal(tall[:16], square[:16])
+    height, width = 128, 64
+    assert float(tall[16]) * width == pytest.approx(float(tall[20]) * height)
+    assert float(tall[16]) == float(square[16]), "counted in widths"
+    assert torch.equal(Orbit(aspect=2.0).view((0.3, 0.1)).camera[0, 0], tall)
+
+
 @pytest.mark.parametrize(("yaw", "pitch"), PAIRS)
 def test_a_camera_that_is_carried_keeps_framing_and_distance(yaw: float, pitch: float) -> None:
     camera = home(0.2, 0.1, subjects=1).camera[0, 0]
