@@ -86,7 +86,7 @@ class WeightsCard:
     source: str = ""  # where to get it, if not shipped
     converter: str = ""  # "module:function" that turns an official file into our files
     size: int = 0  # bytes
-    resolution: int = 0  # of the images it draws or was trained on
+    resolution: int = 0  # height of the images it draws or was trained on, pixels; orbit's aspect tells the width
     latent: tuple[int, int] | None = None  # (L, C)
     provides: tuple[Provides, ...] = ()
     pose: int = 0  # numbers of a pose, P

@@ -3,7 +3,6 @@ before anything is loaded."""
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
@@ -246,40 +245,6 @@ def guests(recipe: Recipe, shelves: Shelves, device: torch.device) -> tuple[dict
     return built, notes
 
 
-def word_notes(guidance: Guidance, recipe: Recipe) -> list[str]:
-    """What the guidance's text encoder cannot take in, said before the run.
-
-    Raises:
-        InputError: it knows none of the words, or there are too many.
-    """
-    notes = []
-    prompts = {"sentence": recipe.prompt, "source prompt": recipe.source_prompt, "negative prompt": recipe.negative}
-    for what, text in prompts.items():
-        if not text:
-            continue
-        taken, room = guidance.longest_prompt(text)
-        if room and taken > room:
-            raise InputError(
-                f"the {what} takes {taken} tokens and {recipe.guidance} reads {room}; say it in fewer words, nothing is cut."
-            )
-        unknown = guidance.unknown_words(text)
-        if not unknown:
-            continue
-        listed = ", ".join(repr(word) for word in unknown)
-        if set(_words(text)) <= set(unknown):
-            raise InputError(
-                f"{recipe.guidance}'s text encoder knows none of the words of the {what}: {listed}. "
-                f"Say it in other words (`fdn plugins show {recipe.guidance}` tells which), or choose another --guidance."
-            )
-        notes.append(f"the {what} has words that {recipe.guidance}'s text encoder never learnt: {listed}; they do nothing.")
-    return notes
-
-
-def _words(text: str) -> list[str]:
-    """The words of a sentence: runs of letters, a letter alone aside."""
-    return re.findall(r"[^\W\d_]{2,}", text.lower())
-
-
 def problem(plan: Plan, built: Built, subject: Subject) -> Problem:
     """The stages of the plan's recipe over a subject."""
     from facednerf_core.compute import rng
@@ -416,6 +381,11 @@ def _paper(recipe: Recipe, built: Built, subject: Subject, terms: Mapping[str, T
 def orbit(card: WeightsCard) -> Orbit:
     """The orbit that a weights card trusts."""
     return Orbit(**card.orbit)
+
+
+def frame(card: WeightsCard) -> tuple[int, int]:
+    """Height and width, pixels, of the pictures that a weights card speaks of; `resolution` is the height."""
+    return card.resolution, max(1, round(card.resolution / orbit(card).aspect))
 
 
 def strength_refusal(recipe: Recipe) -> str | None:

@@ -25,6 +25,7 @@ CELL = 232  # height of a picture on a sheet, pixels
 GAP = 10
 MARGIN = 28
 FILM = 512  # least height of the film, pixels
+NOD = 0.35  # share of the trusted pitch by which a film all round goes up and down
 
 
 def pixels(image: Tensor) -> np.ndarray:
@@ -83,23 +84,32 @@ def backdrop(background: Tensor | None, size: tuple[int, int]) -> Tensor:
 
 
 def turntable_angles(orbit: Orbit, frames: int) -> list[tuple[float, float]]:
-    """(yaw, pitch) of a film that loops: once around an ellipse well within the orbit, from frontal and a little above."""
+    """(yaw, pitch) of a film that loops, from frontal and a little above: once round the subject where the orbit is trusted
+    from all sides, by its right and its back; else once around an ellipse well within the orbit."""
     turn = [2 * math.pi * frame / frames for frame in range(frames)]
+    if orbit.all_round:
+        return [(math.remainder(t, 2 * math.pi), NOD * orbit.pitch * math.cos(t)) for t in turn]
     return [(0.9 * orbit.yaw * math.sin(t), 0.5 * orbit.pitch * math.cos(t)) for t in turn]
 
 
 def sheet_angles(orbit: Orbit) -> list[tuple[float, float]]:
-    """(yaw, pitch) of the columns of a contact sheet: across the orbit at eye level, then from above and from below."""
-    across = [(share * orbit.yaw, 0.0) for share in (-0.9, -0.45, 0.0, 0.45, 0.9)]
-    return [*across, (0.0, 0.85 * orbit.pitch), (0.0, -0.85 * orbit.pitch)]
+    """(yaw, pitch) of the columns of a contact sheet, left to right: across the orbit at eye level, or from eight sides with
+    the back last where it is trusted all round; then from above and from below."""
+    if orbit.all_round:
+        yaws = [eighth * math.pi / 4 for eighth in range(-3, 5)]
+    else:
+        yaws = [share * orbit.yaw for share in (-0.9, -0.45, 0.0, 0.45, 0.9)]
+    return [*((yaw, 0.0) for yaw in yaws), (0.0, 0.85 * orbit.pitch), (0.0, -0.85 * orbit.pitch)]
 
 
 def angle_name(yaw: float, pitch: float) -> str:
-    """Where the camera stands, in words: '30° right', 'front', '12° above'."""
+    """Where the camera stands, in words: '30° right', 'front', 'back', '12° above'; turns of a full circle do not count."""
     words = []
-    for angle, positive, negative in ((yaw, "right", "left"), (pitch, "above", "below")):
+    for angle, positive, negative in ((math.remainder(yaw, 2 * math.pi), "right", "left"), (pitch, "above", "below")):
         degrees = round(math.degrees(abs(angle)))
-        if degrees:
+        if degrees == 180:
+            words.append("back")
+        elif degrees:
             words.append(f"{degrees}° {positive if angle > 0 else negative}")
     return ", ".join(words) or "front"
 

@@ -186,7 +186,9 @@ def _check_crop(crop: tuple[float, float, float], photo: Photo) -> None:
     height, width = (round(length / photo.scale) for length in photo.size)
     asked = f"the crop {x:g},{y:g},{side:g}"
     if not all(math.isfinite(value) for value in crop) or side < SMALLEST_FACE:
-        raise InputError(f"{asked} is no square: give centre x, centre y and a side of at least {SMALLEST_FACE} pixels.")
+        raise InputError(
+            f"{asked} is no crop: give centre x, centre y and a side (the height) of at least {SMALLEST_FACE} pixels."
+        )
     if not (0 <= x <= width and 0 <= y <= height) or side > 4 * max(width, height):
         raise InputError(f"{asked} does not lie on the photo of {width} x {height} pixels. Choose a centre and side inside.")
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from facednerf_core import compose, export, metrics
 from facednerf_core.events import Event, Noted, Saved
 from facednerf_core.files import write_tensors
-from facednerf_core.views import View, angles, orbited, stack
+from facednerf_core.views import View, angles, fronted, orbited, stack
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from facednerf_core.scene import Latent, Rendering, Scene
 
 TOGETHER = 4  # views rendered in one call
-ASIDE = 0.45  # share of the trusted yaw from which metrics look at the result, left and right
+ASIDE = 0.45  # share of the trusted yaw from which metrics look at the result, left and right,
+ASIDE_MOST = 0.5  # and no farther than this, radians: most judges know faces, not backs of heads
 
 
 @dataclass(frozen=True)
@@ -112,10 +113,16 @@ def _tensors(folder: Path, result: Outcome, state: State, wrote: Callable[[str, 
 
 
 def _around(result: Outcome, pairs: Sequence[tuple[float, float]]) -> View:
-    """The photo's camera carried to each (yaw, pitch), so that its framing is kept."""
+    """The photo's camera carried to each (yaw, pitch), so that its framing is kept.
+
+    An orbit all round is gone through with the world's axis in the middle, however far the photo is turned: carried from a
+    turned photo, the axis would stand aside, and the far side of the head beyond the edge.
+    """
     import torch
 
     home = result.camera.camera[:, :1]
+    if result.generator.orbit.all_round:
+        home = fronted(home, result.generator.orbit)
     own_yaw, own_pitch = angles(home)
     wanted = torch.tensor(pairs, dtype=home.dtype, device=home.device)
     camera = home.expand(-1, len(pairs), -1)
@@ -183,7 +190,7 @@ def _judged(
     parts, recipe = prepared.plan.metrics, prepared.plan.recipe
     if not parts:
         return {}
-    aside = ASIDE * result.generator.orbit.yaw
+    aside = min(ASIDE * result.generator.orbit.yaw, ASIDE_MOST)
     view = stack([result.camera, _around(result, [(-aside, 0.0), (aside, 0.0)])])
     shots = [result.generator.render(scene, view, jitter=None) for scene in scenes.values()]
     device = compute.device(recipe.device)

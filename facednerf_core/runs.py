@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facednerf_core import __version__, compose, runfolder
+from facednerf_core import __version__, caveats, compose, runfolder
 from facednerf_core.errors import FacednerfError, InputError, Unsupported
 from facednerf_core.events import Event, Failed, Finished, Noted, Observer, Saved, Started
 from facednerf_core.files import sweep, writable_folder, write_json
@@ -136,24 +136,25 @@ def prepare(
         if not recipe.photo:
             raise InputError("no photo was given.")
         photo = photos.read(recipe.photo)
-        side = card.resolution
         portrait = photos.portrait(
             photo,
             plan.detector.build(device),
             Framing.of(card.crop),
             compose.orbit(card),
-            (side, side),
+            compose.frame(card),
             which=recipe.face,
             crop=recipe.crop,
             camera=recipe.camera,
         )
         notes += portrait.notes
+    judges = {"identity": plan.identity, "guidance": plan.guidance}
+    notes += caveats.sight_notes({kind: part.card for kind, part in judges.items() if part is not None}, portrait.yaw)
     with out_of_memory():
         guests, said = compose.guests(recipe, shelves, device)
         notes += said
         built = compose.build(plan, device)
         if built.guidance is not None:
-            notes += compose.word_notes(built.guidance, recipe)
+            notes += caveats.word_notes(built.guidance, recipe)
         problem = compose.problem(plan, built, photos.subject(portrait, card.background).to(device))
     return Prepared(plan, portrait, built, problem, tuple(notes), guests)
 

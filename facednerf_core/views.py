@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+ROUNDED = 0.05  # how far below pi, radians, a yaw may be given and still mean every side
+
 
 @dataclass(frozen=True)
 class View:
@@ -60,6 +62,12 @@ class Orbit:
     focal: float = 4.2647  # in image widths
     yaw: float = 0.6  # largest trusted |yaw|, radians
     pitch: float = 0.3  # largest trusted |pitch|, radians
+    aspect: float = 1.0  # height over width of a picture, whose pixels are square
+
+    @property
+    def all_round(self) -> bool:
+        """Whether the subject can be seen from every side; a card may round pi."""
+        return self.yaw > math.pi - ROUNDED
 
     def camera(self, yaw: float = 0.0, pitch: float = 0.0) -> Tensor:
         """The camera label (25,) at these angles, looking at the pivot, upright."""
@@ -71,6 +79,7 @@ class Orbit:
             ),
             self.pivot,
             self.focal,
+            self.aspect,
         )
 
     def view(self, *angles: tuple[float, float], subjects: int = 1) -> View:
@@ -81,8 +90,14 @@ class Orbit:
         return View(cameras.expand(subjects, -1, -1).clone())
 
 
-def look_at(origin: tuple[float, float, float], target: tuple[float, float, float], focal: float) -> Tensor:
-    """The camera label (25,) of an upright camera at `origin` that looks at `target`."""
+def look_at(
+    origin: tuple[float, float, float], target: tuple[float, float, float], focal: float, aspect: float = 1.0
+) -> Tensor:
+    """The camera label (25,) of an upright camera at `origin` that looks at `target`.
+
+    `focal` is in image widths. A label counts the vertical one in image heights: with square pixels, that is the horizontal
+    one over `aspect`, height over width.
+    """
     import torch
 
     position = torch.tensor(origin, dtype=torch.float64)
@@ -94,7 +109,7 @@ def look_at(origin: tuple[float, float, float], target: tuple[float, float, floa
     down = torch.linalg.cross(forward, right)
     pose = torch.eye(4, dtype=torch.float64)
     pose[:3, 0], pose[:3, 1], pose[:3, 2], pose[:3, 3] = right, down, forward, position
-    intrinsics = torch.tensor([focal, 0, 0.5, 0, focal, 0.5, 0, 0, 1], dtype=torch.float64)
+    intrinsics = torch.tensor([focal, 0, 0.5, 0, focal / aspect, 0.5, 0, 0, 1], dtype=torch.float64)
     return torch.cat([pose.flatten(), intrinsics]).float()
 
 
@@ -119,6 +134,21 @@ def orbited(camera: Tensor, yaw: Tensor, pitch: Tensor) -> Tensor:
     turn = _about_y(own_yaw + yaw) @ _about_x(-pitch) @ _about_y(-own_yaw)
     moved = turn @ pose
     return torch.cat([moved.flatten(-2), camera[..., 16:]], dim=-1)
+
+
+def fronted(camera: Tensor, orbit: Orbit) -> Tensor:
+    """Cameras (..., 25) carried along an orbit to where it is frontal and level.
+
+    What tells each from the orbit's own camera at its angles (roll, shift, distance, lens) is kept; unlike `orbited`, which
+    keeps the pivot where the picture has it, this turns the camera towards the pivot as the orbit does.
+    """
+    import torch
+
+    pairs = torch.stack(angles(camera.detach()), dim=-1).flatten(0, -2).tolist()
+    own = torch.stack([orbit.camera(*pair) for pair in pairs]).to(camera).unflatten(0, camera.shape[:-1])
+    front = orbit.camera().to(camera)[:16].unflatten(0, (4, 4))
+    relative = torch.linalg.solve(own[..., :16].unflatten(-1, (4, 4)), camera[..., :16].unflatten(-1, (4, 4)))
+    return torch.cat([(front @ relative).flatten(-2), camera[..., 16:]], dim=-1)
 
 
 def nudged(camera: Tensor, increment: Tensor) -> Tensor:
@@ -195,11 +225,12 @@ class Anywhere:
     """From random cameras of the orbit in which the backbone is trusted, whatever the photo's own."""
 
     count: int = 1
+    yaw: float = math.inf  # radians, either side: no farther round than this, however far the orbit goes
 
     def view(self, home: View, orbit: Orbit, rng: torch.Generator) -> View:
         """`count` cameras of the orbit, uniform in yaw and pitch."""
         camera = orbit.camera().to(home.camera).expand(home.camera.shape[0], self.count, 25)
-        yaw, pitch = _offsets(orbit.yaw, orbit.pitch, camera, rng)
+        yaw, pitch = _offsets(min(orbit.yaw, self.yaw), orbit.pitch, camera, rng)
         pose = None if home.pose is None else home.pose.detach()[:, :1].expand(-1, self.count, -1)
         return View(orbited(camera, yaw, pitch), pose)
 
@@ -212,7 +243,10 @@ def _offsets(yaw: float, pitch: float, camera: Tensor, rng: torch.Generator) -> 
 
 
 def within(look: Look, sees: float) -> Look:
-    """The look with its yaw held to what a term's network can judge (`sees`, the largest |yaw|)."""
-    if isinstance(look, Nearby) and look.yaw > sees:
+    """The look with its yaw held to what a term's network can judge (`sees`, the largest |yaw|).
+
+    Cameras near a photo's that is itself turned may still stand beyond; the loop skips those.
+    """
+    if isinstance(look, Nearby | Anywhere) and look.yaw > sees:
         return replace(look, yaw=sees)
     return look

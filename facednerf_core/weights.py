@@ -55,16 +55,25 @@ def size(path: Path) -> int:
 
 @dataclass(frozen=True)
 class Pack:
-    """A set of weights that belong together, and which of them are on this machine."""
+    """A set of weights that belong together, which of them are on this machine, and which would fill a gap."""
 
     name: str
     present: tuple[WeightsCard, ...]
-    missing: tuple[WeightsCard, ...]
+    missing: tuple[WeightsCard, ...]  # not here, and none that is here does the same; any one of alternatives will do
 
     @property
     def complete(self) -> bool:
         """Whether nothing is missing."""
         return not self.missing
+
+    @property
+    def gaps(self) -> dict[str, tuple[str, ...]]:
+        """What is missing: kinds, and the domains of the cards that would serve them."""
+        kinds = dict.fromkeys(card.kind for card in self.missing)
+        return {
+            kind: tuple(sorted({domain for card in self.missing if card.kind == kind for domain in card.domains}))
+            for kind in kinds
+        }
 
 
 class Registry:
@@ -153,17 +162,19 @@ class Registry:
         return next(complete, next(possible, PREFERENCE[-1]))
 
     def packs(self, domains: Iterable[str] = (ANY,)) -> dict[str, Pack]:
-        """The packs, and which of their cards for these domains are on this machine; cards of any pack are in each."""
-        wanted = set(domains)
+        """The packs, and which of their cards for these domains are on this machine; cards of any pack are in each.
+
+        Cards of one kind are alternatives: where one is here, another that knows nothing more is not missing.
+        """
+        wanted = frozenset(domains)
         cards = [c for c in self.cards.values() if ANY in wanted or ANY in c.domains or wanted & set(c.domains)]
-        return {
-            name: Pack(
-                name,
-                tuple(card for card in cards if card.pack in (name, ANY) and self.present(card)),
-                tuple(card for card in cards if card.pack in (name, ANY) and not self.present(card)),
-            )
-            for name in sorted({card.pack for card in cards} - {ANY})
-        }
+        found = {}
+        for name in sorted({card.pack for card in cards} - {ANY}):
+            own = [card for card in cards if card.pack in (name, ANY)]
+            present = tuple(card for card in own if self.present(card))
+            absent = (card for card in own if card not in present)
+            found[name] = Pack(name, present, tuple(card for card in absent if not _replaced(card, present, wanted)))
+        return found
 
     def present(self, card: WeightsCard) -> bool:
         """Whether all files of the card are on this machine; their content is not looked at."""
@@ -331,6 +342,21 @@ def fetchable(card: WeightsCard) -> bool:
     """Whether the card's source is the address of a file, not of a page or a form."""
     address = urlparse(card.source)
     return address.scheme in {"http", "https"} and Path(address.path).suffix in FETCHABLE
+
+
+def _replaced(card: WeightsCard, present: Iterable[WeightsCard], wanted: frozenset[str]) -> bool:
+    """Whether others that are present do what the card would, in every domain that is wanted of it.
+
+    Metrics judge side by side, so that none replaces another's.
+    """
+    needed = set(card.domains)
+    if ANY not in wanted:
+        needed = set(wanted) if ANY in needed else needed & wanted
+    others = [
+        other for other in present if other.kind == card.kind and (card.kind != "metric" or other.plugin == card.plugin)
+    ]
+    known = {domain for other in others for domain in other.domains}
+    return ANY in known or needed <= known
 
 
 def _files(path: Path) -> list[Path]:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from facednerf_core.cards import ANY
 from facednerf_core.cli.console import console, escaped, print_json, print_table
 from facednerf_core.cli.groups import Group
 from facednerf_core.cli.plugins import AsJson, state
 
 if TYPE_CHECKING:
     from facednerf_core.cards import WeightsCard
-    from facednerf_core.weights import Registry
+    from facednerf_core.weights import Pack, Registry
 
 app = typer.Typer(cls=Group, invoke_without_command=True, help="List the weights, import or fetch some, read their licence.")
 Name = Annotated[str, typer.Argument(help="A name from fdn weights, such as eg3d/starter.")]
@@ -56,9 +57,13 @@ def listing(context: typer.Context, as_json: AsJson = False) -> None:
     ]
     print_table(("name", "pack", "kind", "domains", "size", "licence", "state"), rows)
     for pack in packs.values():
-        count = len(pack.present) + len(pack.missing)
-        said = "complete" if pack.complete else f"{len(pack.present)} of {count} present"
-        console().print(f"pack {pack.name}: {said}")
+        console().print(f"pack {pack.name}: {_state_of(pack)}")
+
+
+def _state_of(pack: Pack) -> str:
+    """'complete', or what it is without: 'without generator for car, cat; identity'."""
+    gaps = [kind if ANY in domains else f"{kind} for {', '.join(domains)}" for kind, domains in pack.gaps.items()]
+    return "complete" if pack.complete else f"without {'; '.join(gaps)}"
 
 
 @app.command("import")

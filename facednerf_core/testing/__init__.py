@@ -13,6 +13,7 @@ from __future__ import annotations
 from facednerf_core.testing.detectors import DetectorContract
 from facednerf_core.testing.generators import GeneratorContract
 from facednerf_core.testing.inverters import InverterContract
+from facednerf_core.testing.relighters import RelighterContract
 from facednerf_core.testing.verdicts import GuidanceContract, IdentityContract, LossContract
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "IdentityContract",
     "InverterContract",
     "LossContract",
+    "RelighterContract",
 ]

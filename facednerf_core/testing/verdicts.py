@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class LossContract(ABC):
-    """What every loss of a guidance or an identity keeps: a value per subject, and a gradient that is its own."""
+    """What every loss of a guidance, an identity or a relighter keeps: a value per subject, a gradient of its own."""
 
     size = (64, 48)  # of the pictures, pixels; not square, for nobody may assume a square
 

@@ -153,7 +153,7 @@ def test_weights_are_listed_with_licence_and_state(fdn, plugins):
     assert "round/big" in out
     assert "Somebody's, non-commercial" in out
     assert "missing" in out
-    assert "pack official: 0 of 1 present" in out
+    assert "pack official: without generator for face" in out
 
 
 def test_weights_are_imported_and_found_again(fdn, plugins, tmp_path, monkeypatch):

@@ -37,20 +37,13 @@ def zero(rendering, step) -> Loss:
 
 
 class Aim(Guidance, Identity):
-    """A guidance that knows few words, and an identity."""
+    """A guidance, and an identity."""
 
     def aim(self, *given: Any, **named: Any):
         return zero
 
     def embed(self, image, landmarks=None):
         return image.flatten(2)
-
-    def unknown_words(self, prompt: str) -> tuple[str, ...]:
-        words = prompt.lower().replace(",", " ").split()
-        return tuple(dict.fromkeys(word for word in words if word not in ("a", "hair", "blue", "woman")))
-
-    def longest_prompt(self, prompt: str) -> tuple[int, int]:
-        return len(prompt.split()), 6
 
 
 class Search(Inverter):
@@ -390,15 +383,11 @@ def test_an_empty_sentence_is_refused(prompt: str, shelves: Shelves, registry: R
         compose.plan(RECIPE.changed(prompt=prompt), shelves, registry)
 
 
-def test_words_are_said_and_never_cut() -> None:
-    assert compose.word_notes(Aim(), RECIPE) == []
-    notes = compose.word_notes(Aim(), RECIPE.changed(prompt="a zorp woman", negative="blue blick"))
-    assert ["zorp" in note for note in notes] == [True, False]
-    assert ["blick" in note for note in notes] == [False, True]
-    with pytest.raises(InputError, match=r"knows none of the words of the negative prompt.*fdn plugins show words"):
-        compose.word_notes(Aim(), RECIPE.changed(negative="blick"))
-    with pytest.raises(InputError, match="takes 7 tokens and words reads 6"):
-        compose.word_notes(Aim(), RECIPE.changed(prompt="a woman a woman a blue woman"))
+def test_a_picture_is_as_wide_as_its_orbit_says() -> None:
+    card = WeightsCard("toy/tall", "toy", "generator", "starter", "Tall.", resolution=512)
+    assert compose.frame(card) == (512, 512)
+    assert compose.frame(replace(card, orbit={"aspect": 2.0})) == (512, 256)
+    assert compose.frame(replace(card, orbit={"aspect": 0.75})) == (512, 683)
 
 
 def test_strength_belongs_to_edits_of_the_default_recipe() -> None:

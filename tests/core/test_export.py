@@ -12,6 +12,7 @@ from facednerf_core.scene import Rendering, Scene
 from facednerf_core.views import Orbit
 
 ORBIT = Orbit()
+ROUND = Orbit(yaw=3.1416)
 
 
 def opened(path: Path) -> np.ndarray:
@@ -77,8 +78,49 @@ def test_the_film_loops_smoothly_within_the_orbit():
     assert np.abs(path[:, 0]).max() > 0.8 * ORBIT.yaw
     assert np.abs(path[:, 1]).max() <= ORBIT.pitch
     steps = np.linalg.norm(np.diff(np.concatenate([path, path[:1]]), axis=0), axis=1)
-    assert steps[-1] <= steps.max()
+    assert steps[-1] <= steps[:-1].max()
     assert steps.max() < 0.1
+
+
+def test_a_film_all_round_goes_once_round_the_head():
+    path = np.array(export.turntable_angles(ROUND, 48))
+    assert path[0, 0] == 0
+    assert path[0, 1] > 0
+    assert abs(path[24, 0]) == pytest.approx(np.pi)
+    assert path[12, 0] == pytest.approx(np.pi / 2)
+    assert np.abs(path[:, 0]).max() <= np.pi
+    assert 0.1 * ROUND.pitch < np.abs(path[:, 1]).max() <= 0.5 * ROUND.pitch
+    closed = np.concatenate([path, path[:1]])
+    turned = (np.diff(closed[:, 0]) + np.pi) % (2 * np.pi) - np.pi
+    assert turned == pytest.approx(2 * np.pi / 48), "one way, at one speed, and on from the last frame to the first"
+    assert np.abs(np.diff(closed[:, 1])).max() < 0.03
+
+
+def test_an_orbit_in_between_keeps_the_ellipse():
+    for of in (lambda orbit: export.turntable_angles(orbit, 8), export.sheet_angles):
+        assert np.array(of(Orbit(yaw=1.2))) == pytest.approx(np.array(of(ORBIT)) * (2, 1))
+
+
+def test_a_sheet_all_round_shows_every_side():
+    names = [export.angle_name(*pair) for pair in export.sheet_angles(ROUND)]
+    assert names[:5] == ["135° left", "90° left", "45° left", "front", "45° right"]
+    assert names[5:8] == ["90° right", "135° right", "back"]
+    assert [name.split("° ")[1] for name in names[8:]] == ["above", "below"]
+
+
+@pytest.mark.parametrize(
+    ("yaw", "pitch", "name"),
+    [
+        (np.pi, 0.0, "back"),
+        (-np.pi, 0.0, "back"),
+        (3.1416, 0.2, "back, 11° above"),
+        (2.3562, 0.0, "135° right"),
+        (3 * np.pi / 2, 0.0, "90° left"),
+        (2 * np.pi, 0.0, "front"),
+    ],
+)
+def test_what_lies_behind_is_named(yaw: float, pitch: float, name: str):
+    assert export.angle_name(yaw, pitch) == name
 
 
 def test_the_columns_of_a_sheet_are_named():
@@ -107,6 +149,15 @@ def test_a_sheet_shows_each_row_and_column(tmp_path: Path):
             assert page[y, x, 0] == pytest.approx(level, abs=1), (row, column)
     assert (page[:, -export.MARGIN + 2 :] == export.PAPER).all()  # a long title is broken into lines
     assert (page[export.MARGIN : export.MARGIN + 64].min(-1) < 100).any()
+
+
+def test_a_sheet_of_tall_pictures_keeps_their_shape(tmp_path: Path):
+    angles = export.sheet_angles(ORBIT)
+    export.contact_sheet(tmp_path / "a.png", {"": torch.zeros(len(angles), 3, 64, 32)}, angles)
+    page = opened(tmp_path / "a.png")
+    shown = (page[export.MARGIN + export.CELL // 2] == 128).all(1).sum()
+    assert shown == pytest.approx(len(angles) * export.CELL / 2, abs=len(angles))
+    assert page.shape[0] < export.CELL + 4 * export.MARGIN
 
 
 def test_before_and_after_side_by_side(tmp_path: Path):

@@ -57,6 +57,14 @@ def test_pose_out_of_landmarks_alone():
         assert FACE.pose(landmarks, orbit) == pytest.approx((yaw, pitch), abs=0.03)
 
 
+def test_pose_out_of_landmarks_on_an_orbit_all_round():
+    """The search goes over all of it, and still finds the face."""
+    orbit = Orbit(yaw=np.pi, pitch=1.4)
+    for yaw, pitch in [(0.0, 0.0), (0.35, -0.1), (-0.5, 0.2), (1.0, 0.1)]:
+        landmarks = FACE.seen(orbit.camera(yaw, pitch))
+        assert FACE.pose(landmarks, orbit) == pytest.approx((yaw, pitch), abs=0.03)
+
+
 def test_similarity_recovers_turn_scale_and_shift():
     points = np.random.default_rng(1).normal(size=(5, 2))
     angle, scale = 0.3, 2.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
@@ -13,7 +14,7 @@ from facednerf_core.errors import Diverged
 from facednerf_core.loop import Problem, State, optimize
 from facednerf_core.scene import Rendering
 from facednerf_core.terms import Constant, Fade, Loss, Ramp, Stage, Step, Term
-from facednerf_core.views import Fixed, Nearby
+from facednerf_core.views import Anywhere, Fixed, Nearby, angles
 from tests.toy import ToyGenerator
 
 
@@ -181,6 +182,24 @@ def test_a_base_generator_is_never_changed_by_tuning() -> None:
 def test_views_beyond_what_a_term_sees_are_skipped() -> None:
     blind = Term("blind", Fixed(), towards(0.9), sees=0.05)  # the photo's camera stands at 0.1
     assert next(optimize(problem(stage(terms=[blind], steps=1)))).losses["blind"] == 0
+
+
+def test_of_views_all_round_only_those_that_a_term_sees_are_judged() -> None:
+    judged: list[float] = []
+
+    def loss(rendering: Rendering | None, step: Step) -> Loss:
+        assert rendering is not None
+        assert step.reference is not None
+        assert torch.equal(step.reference.view.camera, rendering.view.camera)
+        judged.extend(angles(rendering.view.camera)[0][0].tolist())
+        return Loss((rendering.image - 0.4).square().mean(dim=(1, 2, 3, 4)))
+
+    term = Term("guidance", Anywhere(8), loss, sees=0.7, against="source")
+    task = problem(stage(terms=[term], steps=4))
+    task.generator.orbit = replace(task.generator.orbit, yaw=math.pi)
+    list(optimize(task))
+    assert 0 < len(judged) < 32
+    assert max(map(abs, judged)) <= 0.7 + 1e-5
 
 
 def test_a_value_that_is_not_finite_names_term_and_step() -> None:

@@ -101,6 +101,16 @@ def test_not_only_squares(photo):
     assert portrait.mask.shape == (1, 1, 1, 96, 48)
 
 
+def test_a_tall_picture_shows_the_same_face_neither_stretched_nor_moved(photo):
+    """The crop of a tall orbit has the same scale across, and more of the photo above and below."""
+    square = made(photo, FakeDetector(HER), (64, 64))
+    tall = photos.portrait(photo, FakeDetector(HER), FRAMING, Orbit(aspect=2.0), (128, 64))
+    scale = np.diag([64, 64, 1.0]) @ square.transform
+    longer = np.diag([64, 128, 1.0]) @ tall.transform
+    assert np.allclose(longer[:2, :2], scale[:2, :2], atol=1e-4)
+    assert np.allclose(longer[:2, 2], scale[:2, 2] + (0, 32), atol=0.01)
+
+
 def test_no_face_names_the_ways_out(photo):
     with pytest.raises(InputError, match=r"no face.*--crop.*--camera"):
         made(photo, FakeDetector())

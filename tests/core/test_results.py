@@ -234,6 +234,44 @@ def ruled(recipe: Recipe, folder: Path, **card: Any) -> tuple[Ruler, dict[str, A
     return ruler, exported(run, folder, tuned=True)[1]
 
 
+def all_round(recipe: Recipe = EDIT, judges: Mapping[str, compose.Part] | None = None) -> Prepared:
+    """The same over a generator that is trusted all round, and a photo that is turned by 0.4."""
+    run = prepared(recipe, judges)
+    generator = run.problem.generator
+    generator.orbit = replace(generator.orbit, yaw=math.pi)
+    start = State.begin(generator.mean(), generator.orbit.view((0.4, 0.1)))
+    return replace(run, problem=replace(run.problem, start=start))
+
+
+def test_a_head_trusted_all_round_is_shown_all_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = all_round(EDIT.changed(frames=12))
+    generator, rendered = run.problem.generator, []
+    render = generator.render
+
+    def watched(scene, view, **how):
+        rendered.append(view.camera[0])
+        return render(scene, view, **how)
+
+    monkeypatch.setattr(generator, "render", watched)
+    exported(run, tmp_path)
+    film = torch.cat(rendered)[-12:]
+    wanted = torch.tensor(export.turntable_angles(generator.orbit, 12))
+    yaw, pitch = angles(film)
+    assert torch.allclose(yaw.cos(), wanted[:, 0].cos(), atol=1e-4)
+    assert torch.allclose(yaw.sin(), wanted[:, 0].sin(), atol=1e-4)
+    assert torch.allclose(pitch, wanted[:, 1], atol=1e-4)
+    axis = torch.linalg.inv(film[:, :16].unflatten(-1, (4, 4)))[:, 0, 3]
+    assert axis.abs().max() < 1e-4, "the world's axis stands in the middle of each frame, whatever the photo's angle"
+
+
+def test_metrics_look_at_faces_where_the_orbit_goes_all_round(tmp_path: Path) -> None:
+    ruler = Ruler()
+    judges = {"ruler": part("ruler", lambda device, weights: ruler, sees=0.7)}
+    exported(all_round(judges=judges), tmp_path)
+    ((_, after, _, _),) = ruler.seen
+    assert yaws(after) == pytest.approx([0.4, -results.ASIDE_MOST, results.ASIDE_MOST], abs=1e-4)
+
+
 def yaws(rendering: Rendering) -> list[float]:
     return angles(rendering.view.camera)[0][0].tolist()
 

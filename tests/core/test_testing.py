@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from facednerf_core.interfaces import Detector as DetectorInterface
-from facednerf_core.interfaces import Face, Guidance, Identity, Inverter
+from facednerf_core.interfaces import Face, Guidance, Identity, Inverter, Relighter
+from facednerf_core.light import in_camera
 from facednerf_core.terms import Loss, Stage
 from facednerf_core.testing import (
     DetectorContract,
@@ -15,6 +16,7 @@ from facednerf_core.testing import (
     GuidanceContract,
     IdentityContract,
     InverterContract,
+    RelighterContract,
 )
 from tests.toy import ToyGenerator
 
@@ -311,6 +313,99 @@ class Backwards(Thumbnail):
 )
 def test_an_identity_that_breaks_its_contract_fails(identity, test):
     assert test in failures(contract_for(IdentityContract, identity))
+
+
+# Relighters
+
+
+class Shades(Relighter):
+    """Reads a light from nine patches of the picture, and draws one by making it brighter or darker across."""
+
+    def estimate(self, image):
+        return (
+            torch.nn.functional.adaptive_avg_pool2d(image.mean(dim=2).flatten(0, 1), 3)
+            .flatten(1)
+            .unflatten(0, image.shape[:2])
+        )
+
+    def relight(self, image, sh):
+        across = torch.linspace(-1, 1, image.shape[-1])
+        return image + sh[..., :1, None, None] - 0.5 + sh[..., 3:4, None, None] * across
+
+    def goal(self, world, rendering):
+        return in_camera(world, rendering.view.camera.detach())
+
+    def aim(self, light):
+        def loss(rendering, step):
+            found = self.estimate(rendering.image)
+            return Loss((found - self.goal(light, rendering)).square().sum(dim=2).mean(dim=1))
+
+        return loss
+
+
+class TestShades(RelighterContract):
+    def make(self):
+        return Shades()
+
+
+class FlatLights(Shades):
+    def estimate(self, image):
+        return super().estimate(image).flatten(0, 1)
+
+
+class Averaging(Shades):
+    def estimate(self, image):
+        return super().estimate(image - 0.5 * image.mean(dim=(0, 1), keepdim=True))
+
+
+class Unlit(Shades):
+    def relight(self, image, sh):
+        return image * 1.0
+
+
+class Flickering(Shades):
+    def relight(self, image, sh):
+        return super().relight(image, sh) + 0.01 * torch.randn(image.shape)
+
+
+class InPlace(Shades):
+    def relight(self, image, sh):
+        return image.mul_(sh[..., :1, None, None])
+
+
+class OfTheCamera(Shades):
+    def goal(self, world, rendering):
+        return world
+
+
+class Away(Shades):
+    def aim(self, light):
+        inner = super().aim(light)
+        return lambda rendering, step: Loss(-inner(rendering, step).value)
+
+
+class LastViewOnly(Shades):
+    def aim(self, light):
+        inner = super().aim(light)
+        return lambda rendering, step: inner(rendering[-1:], step)
+
+
+@pytest.mark.parametrize(
+    ("relighter", "test"),
+    [
+        (FlatLights, "test_estimates_and_relit_images_have_their_shapes"),
+        (Averaging, "test_pictures_do_not_touch"),
+        (Unlit, "test_the_light_matters"),
+        (Flickering, "test_neither_draws_from_the_global_generator_nor_changes_the_picture"),
+        (InPlace, "test_neither_draws_from_the_global_generator_nor_changes_the_picture"),
+        (OfTheCamera, "test_the_light_belongs_to_the_world"),
+        (Away, "test_the_light_that_a_picture_shows_is_the_nearest"),
+        (LastViewOnly, "test_the_gradient_reaches_every_view"),
+    ],
+)
+def test_a_relighter_that_breaks_its_contract_fails(relighter, test):
+    with pytest.raises(AssertionError):
+        getattr(contract_for(RelighterContract, relighter), test)()
 
 
 # Inverters

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from facednerf_core.compute import rng
-from facednerf_core.views import Anywhere, Fixed, Nearby, Orbit, View, angles, nudged, orbited, stack, within
+from facednerf_core.views import Anywhere, Fixed, Nearby, Orbit, View, angles, fronted, nudged, orbited, stack, within
 
 PAIRS = [(0.0, 0.0), (0.3, 0.0), (-0.5, 0.1), (0.0, -0.25), (0.6, 0.3)]
 
@@ -56,6 +56,15 @@ def test_a_camera_stands_at_its_angles_and_looks_at_the_pivot(yaw: float, pitch:
     assert float(place[1, 1]) < 0, "y points down in the camera"
 
 
+def test_pixels_are_square_in_pictures_that_are_not() -> None:
+    square, tall = Orbit().camera(0.3, 0.1), Orbit(aspect=2.0).camera(0.3, 0.1)
+    assert torch.equal(tall[:16], square[:16])
+    height, width = 128, 64
+    assert float(tall[16]) * width == pytest.approx(float(tall[20]) * height)
+    assert float(tall[16]) == float(square[16]), "counted in widths"
+    assert torch.equal(Orbit(aspect=2.0).view((0.3, 0.1)).camera[0, 0], tall)
+
+
 @pytest.mark.parametrize(("yaw", "pitch"), PAIRS)
 def test_a_camera_that_is_carried_keeps_framing_and_distance(yaw: float, pitch: float) -> None:
     camera = home(0.2, 0.1, subjects=1).camera[0, 0]
@@ -75,6 +84,33 @@ def test_a_level_orbit_by_yaw_is_the_camera_of_that_angle() -> None:
     orbit = Orbit(pivot=(0.0, 0.0, 0.0))
     moved = orbited(orbit.camera(0.1, 0.2), torch.tensor(0.3), torch.tensor(-0.1))
     torch.testing.assert_close(moved, orbit.camera(0.4, 0.1), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("yaw", "sides"), [(0.6, False), (1.2, False), (3.0, False), (3.14, True), (math.pi, True), (4.0, True)]
+)
+def test_an_orbit_says_whether_it_goes_all_round(yaw: float, sides: bool) -> None:
+    assert Orbit(yaw=yaw).all_round == sides
+
+
+@pytest.mark.parametrize(("yaw", "pitch"), [*PAIRS, (2.5, 0.2), (-1.6, -0.1)])
+def test_a_camera_brought_to_the_front_keeps_what_is_its_own(yaw: float, pitch: float) -> None:
+    orbit = Orbit()
+    home = orbit.view((yaw, pitch), subjects=2).camera
+    torch.testing.assert_close(fronted(home, orbit), orbit.camera().expand(2, 1, 25), atol=1e-5, rtol=0)
+    own = torch.tensor([0.0, 0.0, 0.2, 0.0, 0.0, 0.1, 0.05])  # rolled, farther ahead, and zoomed: angles stay
+    moved = nudged(home, own.expand(2, 1, 7))
+    expected = nudged(orbit.camera().expand(2, 1, 25), own.expand(2, 1, 7))
+    torch.testing.assert_close(fronted(moved, orbit), expected, atol=2e-2, rtol=0)
+
+
+def test_cameras_are_carried_behind_the_subject() -> None:
+    orbit = Orbit()
+    behind = orbited(orbit.camera(0.4, 0.1), torch.tensor(math.pi - 0.4), torch.tensor(0.0))
+    yaw, pitch = angles(behind)
+    assert abs(float(yaw)) == pytest.approx(math.pi, abs=1e-5)
+    assert float(pitch) == pytest.approx(0.1, abs=1e-5)
+    assert float(pose(behind)[1, 1]) < 0, "y still points down in the camera"
 
 
 def test_no_increment_is_no_change_and_the_gradient_reaches_all_of_it() -> None:
@@ -158,6 +194,16 @@ def test_a_look_is_held_to_what_a_term_sees() -> None:
     assert within(Nearby(0.5, 0.2, 2), 0.3) == Nearby(0.3, 0.2, 2)
     assert within(Nearby(0.2), 0.3) == Nearby(0.2)
     assert within(Fixed(), 0.1) == Fixed()
+    assert within(Anywhere(2), 0.7) == Anywhere(2, 0.7)
+    assert within(Anywhere(2), math.inf) == Anywhere(2)
+
+
+def test_anywhere_goes_all_round_unless_it_is_held() -> None:
+    orbit = Orbit(yaw=math.pi)
+    yaw, _ = angles(Anywhere(500).view(home(2.0), orbit, rng(0)).camera)
+    assert float((yaw.abs() > 2.5).float().mean()) > 0.15
+    yaw, _ = angles(within(Anywhere(500), 0.7).view(home(2.0), orbit, rng(0)).camera)
+    assert 0.65 < float(yaw.abs().max()) <= 0.7 + 1e-5
 
 
 def test_views_are_stacked_and_cut_along_v() -> None:

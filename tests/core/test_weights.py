@@ -170,6 +170,54 @@ def test_packs_say_whether_they_are_complete(tmp_path, shipped):
     assert registry(tmp_path, shipped, OFFICIAL).packs(("cat",)) == {}
 
 
+def test_one_of_several_alternatives_completes_a_pack(tmp_path):
+    kinds = {"identity": ("ir_se50", "w600k_r50"), "guidance": ("sd15", "vit_b")}
+    alternatives = [
+        replace(OFFICIAL, name=f"{kind}/{name}", plugin=name, kind=kind, files={"net": f"{name}.pt"})
+        for kind, names in kinds.items()
+        for name in names
+    ]
+    weights = registry(tmp_path, OFFICIAL, *alternatives)
+    weights.import_file("eg3d/ffhq", taken(tmp_path))
+    weights.import_file("identity/w600k_r50", taken(tmp_path, content=b"r50"))
+    pack = weights.packs()["official"]
+    assert [card.name for card in pack.missing] == ["guidance/sd15", "guidance/vit_b"], "either will do"
+    assert pack.gaps == {"guidance": ("face",)}
+    weights.import_file("guidance/vit_b", taken(tmp_path, content=b"vit"))
+    pack = weights.packs()["official"]
+    assert pack.complete
+    assert pack.gaps == {}
+    assert [card.name for card in pack.present] == ["eg3d/ffhq", "identity/w600k_r50", "guidance/vit_b"]
+
+
+def test_an_alternative_must_know_the_same_domains(tmp_path):
+    cats = replace(OFFICIAL, name="eg3d/cats", domains=("cat",), files={"net": "cats.pkl"})
+    heads = replace(OFFICIAL, name="panohead/heads", plugin="panohead", domains=("face", "head"), files={"net": "h.pkl"})
+    anything = replace(OFFICIAL, name="vgg16/a", plugin="vgg16", kind="perceptual", domains=("any",), files={"net": "a"})
+    other = replace(anything, name="vgg16/b", files={"net": "b"}, domains=("face",))
+    weights = registry(tmp_path, OFFICIAL, cats, heads, anything, other)
+    weights.import_file("eg3d/ffhq", taken(tmp_path))
+    weights.import_file("vgg16/b", taken(tmp_path, content=b"b"))
+
+    def missing(*domains):
+        return [card.name for card in weights.packs(*domains)["official"].missing]
+
+    assert missing() == ["eg3d/cats", "panohead/heads", "vgg16/a"]
+    assert missing(("face",)) == []
+    assert missing(("head",)) == ["panohead/heads", "vgg16/a"]
+    weights.import_file("panohead/heads", taken(tmp_path, content=b"heads"))
+    assert missing(("face", "head")) == ["vgg16/a"]
+    weights.import_file("vgg16/a", taken(tmp_path, content=b"a"))
+    assert missing() == ["eg3d/cats"]
+
+
+def test_metrics_are_no_alternatives_to_each_other(tmp_path):
+    one = replace(OFFICIAL, name="clip/score", plugin="clip", kind="metric", files={"net": "clip.pt"})
+    weights = registry(tmp_path, one, replace(one, name="fid/score", plugin="fid", files={"net": "fid.pt"}))
+    weights.import_file("clip/score", taken(tmp_path))
+    assert [card.name for card in weights.packs()["official"].missing] == ["fid/score"]
+
+
 def test_import_copies_into_a_folder_named_by_the_content(tmp_path):
     weights, source = registry(tmp_path, OFFICIAL), taken(tmp_path)
     local = weights.import_file("eg3d/ffhq", source)

@@ -22,9 +22,8 @@ from facednerf_core.interfaces import Relighter
 from facednerf_core.plugins import installed
 from facednerf_core.resampling import resized
 from facednerf_core.scene import Rendering, Scene
-from facednerf_core.terms import LossFn
-from facednerf_core.testing import LossContract
-from facednerf_core.testing.probes import agree, pictures
+from facednerf_core.testing import RelighterContract
+from facednerf_core.testing.probes import pictures
 from facednerf_core.views import Orbit, View
 from tests.plugins.dpr_oracle import NARROW, network, procedural
 from tests.smooth import latent, step
@@ -38,58 +37,6 @@ def dpr() -> Dpr:
 def shot(image: Tensor, *angles: tuple[float, float]) -> Rendering:
     view = Orbit().view(*angles or [(0.0, 0.0)] * image.shape[1], subjects=len(image))
     return Rendering(Scene(), view, image)
-
-
-class RelighterContract(LossContract):
-    """What every relighter keeps; `LossContract` asks the rest of the loss that it aims."""
-
-    size = (64, 48)
-
-    def make(self) -> Relighter:
-        raise NotImplementedError
-
-    def aimed(self, subject: object) -> LossFn:
-        return self.make().aim(light.named("left"))
-
-    def test_estimates_and_relit_images_have_their_shapes(self) -> None:
-        relighter, image = self.make(), pictures(2, 3, self.size)
-        with torch.no_grad():
-            found = relighter.estimate(image)
-            relit = relighter.relight(image, light.named("top").expand(2, 3, 9))
-        assert found.shape == (2, 3, 9)
-        assert relit.shape == image.shape
-        assert found.dtype == relit.dtype == torch.float32
-        assert found.isfinite().all()
-        assert relit.isfinite().all()
-
-    def test_pictures_do_not_touch(self) -> None:
-        relighter, image = self.make(), pictures(2, 2, self.size)
-        lights = torch.stack([light.named("left"), light.named("right")]).expand(2, 2, 9)
-        with torch.no_grad():
-            both, alone = relighter.estimate(image), relighter.estimate(image[1:, 1:])
-            drawn, single = relighter.relight(image, lights), relighter.relight(image[1:, 1:], lights[1:, 1:])
-        assert agree(both[1:, 1:], alone, 1e-5)
-        assert agree(drawn[1:, 1:], single, 1e-4)
-        assert not agree(both[:1], both[1:], 1e-4)
-
-    def test_the_light_matters(self) -> None:
-        relighter, image = self.make(), pictures(1, 1, self.size)
-        with torch.no_grad():
-            left, right = (relighter.relight(image, light.named(name)[None, None]) for name in ("left", "right"))
-        assert not agree(left, right, 1e-4)
-        values = [self.verdict(relighter.aim(light.named(name)), image)[0] for name in ("left", "right")]
-        assert not torch.equal(*values)
-
-    def test_the_light_belongs_to_the_world(self) -> None:
-        relighter, image = self.make(), pictures(1, 1, self.size)
-        world = light.named("left")
-        for angles in ((0.0, 0.0), (0.5, 0.1), (-0.4, -0.2)):
-            rendering = shot(image, angles)
-            goal = light.in_camera(world, rendering.view.camera)
-            perfect = relighter.aim(light.in_world(relighter.estimate(image)[0, 0], rendering.view.camera[0, 0]))
-            expected = (relighter.estimate(image) - goal).square().sum(2).mean(1)
-            assert torch.allclose(relighter.aim(world)(rendering, step(latent())).value, expected, atol=1e-6)
-            assert float(perfect(rendering, step(latent())).value) < 1e-10
 
 
 class TestDpr(RelighterContract):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -276,6 +277,12 @@ def test_the_card_builds_from_half_precision_files(files):
     assert shot.image.dtype == torch.float32
     with pytest.raises(MissingWeights):
         build(torch.device("cpu"), None)
+
+
+def test_a_card_that_says_another_shape_is_refused(files):
+    wide = LocalWeights(replace(files.card, orbit={"aspect": 1.0}), files.paths)
+    with pytest.raises(InputError, match=r"32 x 16.*aspect 2"):
+        build(torch.device("cpu"), wide)
 
 
 def test_the_aist_release_wears_a_scaled_body(files, tmp_path):

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from facednerf_core.errors import InputError
+from facednerf_core.statedicts import COUNTER, check
 
 Network = TypeVar("Network", bound=nn.Module)
-COUNTER = "num_batches_tracked"  # of batch normalisation; it does nothing in evaluation and old files lack it
 
 
 def filled(make: Callable[[], Network], tensors: Mapping[str, Tensor], what: str) -> Network:
@@ -30,16 +30,7 @@ def filled(make: Callable[[], Network], tensors: Mapping[str, Tensor], what: str
     with torch.device("meta"):
         network = make()
     wanted = network.state_dict()
-    wrong = [f"{name} is missing" for name in wanted if name not in tensors and not name.endswith(COUNTER)]
-    wrong += [f"{name} is unknown" for name in tensors if name not in wanted]
-    wrong += [
-        f"{name} is {tuple(tensors[name].shape)} instead of {tuple(value.shape)}"
-        for name, value in wanted.items()
-        if name in tensors and tensors[name].shape != value.shape
-    ]
-    if wrong:
-        more = f", and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise InputError(f"these are not the tensors of {what}: {'; '.join(wrong[:5])}{more}.")
+    check(tensors, wanted, what)
     double = any(value.dtype == torch.float64 for value in tensors.values())
     device = next(iter(tensors.values())).device
     network.to(torch.float64 if double else torch.float32).to_empty(device=device)

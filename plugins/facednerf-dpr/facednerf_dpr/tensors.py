@@ -12,9 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from facednerf_core.errors import InputError
-
-_COUNTER = "num_batches_tracked"
+from facednerf_core.statedicts import COUNTER, check
 
 
 def flat(name: str) -> str:
@@ -37,25 +35,13 @@ def official(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dic
         InputError: tensors are missing, unknown, or of another shape, or two names of one tensor disagree.
     """
     given: dict[str, Tensor] = {}
-    wrong = []
+    faults = []
     for name, value in tensors.items():
         known = given.setdefault(flat(name), value)
         if known.shape != value.shape or not torch.equal(known, value):
-            wrong.append(f"{name} differs from another {flat(name)}")
-    given |= {name: torch.zeros((), dtype=torch.int64) for name in wanted if name.endswith(_COUNTER) and name not in given}
-    wrong += [f"{name} is missing" for name in wanted if name not in given]
-    wrong += [f"{name} is unknown" for name in given if name not in wanted]
-    wrong += [
-        f"{name} is {tuple(given[name].shape)} instead of {tuple(value.shape)}"
-        for name, value in wanted.items()
-        if name in given and given[name].shape != value.shape
-    ]
-    if wrong:
-        more = f", and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise InputError(
-            f"these are not the tensors of this DPR network: {'; '.join(wrong[:5])}{more}. "
-            "A narrower network needs its configuration."
-        )
+            faults.append(f"{name} differs from another {flat(name)}")
+    given |= {name: torch.zeros((), dtype=torch.int64) for name in wanted if name.endswith(COUNTER) and name not in given}
+    check(given, wanted, "this DPR network", faults=faults, hint="A narrower network needs its configuration.")
     return {name: _copied(given[name]) for name in wanted}
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from facednerf_core.errors import InputError
+from facednerf_core.statedicts import check
 from facednerf_eg3d.layers import fir_filter
 from facednerf_eg3d.superresolution import design
 
@@ -37,21 +38,12 @@ def check_tensors(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> 
     Raises:
         InputError: tensors are missing, superfluous or of another shape, or the low pass is not StyleGAN's.
     """
-    wrong = [f"{name} is missing" for name in wanted if name not in given]
-    wrong += [f"{name} is unknown" for name in given if name not in wanted]
-    wrong += [
-        f"{name} is {tuple(given[name].shape)} instead of {tuple(value.shape)}"
-        for name, value in wanted.items()
-        if name in given and given[name].shape != value.shape
-    ]
-    wrong += [
+    faults = [
         f"{name} is not the filter of taps 1, 3, 3, 1"
         for name, value in given.items()
         if name.endswith("resample_filter") and not torch.allclose(value.cpu().float(), fir_filter(), atol=1e-6)
     ]
-    if wrong:
-        more = f", and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise InputError(f"these are not the tensors of this generator: {'; '.join(wrong[:5])}{more}.")
+    check(given, wanted, "this generator", faults=faults)
 
 
 def widths_of(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,28 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from facednerf_core.views import Orbit
 
 
 @dataclass(frozen=True)
 class BodyOrbit(Orbit):
-    """An orbit for pictures that are not square: pixels are square, so that the vertical focal length, which a label counts
-    in image heights, is the horizontal one over `aspect`.
-
-    By default the official demos' camera: 2500 pixels of focal length in a picture of 512 x 256, about 11 m away.
-    """
+    """By default the official demos' camera: 2500 pixels of focal length in a picture of 512 x 256, about 11 m away."""
 
     radius: float = 11.0
     pivot: tuple[float, float, float] = (0.0, -0.28, 0.0)  # the middle of a standing body
     focal: float = 2500 / 256
     yaw: float = 0.8
     pitch: float = 0.2
-    aspect: float = 2.0  # height over width of a picture
-
-    def camera(self, yaw: float = 0.0, pitch: float = 0.0) -> Tensor:
-        """The camera label (25,) at these angles, looking at the pivot, upright, with square pixels."""
-        label = super().camera(yaw, pitch).clone()
-        label[20] = label[20] / self.aspect
-        return label
+    aspect: float = 2.0

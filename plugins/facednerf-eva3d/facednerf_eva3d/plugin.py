@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from facednerf_core.cards import Card, LocalWeights, WeightsCard
-from facednerf_core.errors import MissingWeights
+from facednerf_core.errors import InputError, MissingWeights
 from facednerf_core.hookspecs import hookimpl
 from facednerf_eva3d.options import Eva3dOptions
+from facednerf_eva3d.orbit import BodyOrbit
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +33,6 @@ def build(device: torch.device, weights: LocalWeights | None, **options: Any) ->
     """EVA3D from the tensors in the role "tensors", its arguments in the role "config", and the body of the options."""
     from facednerf_eva3d.bodyfile import open_body
     from facednerf_eva3d.generator import Eva3d, adjusted, read
-    from facednerf_eva3d.orbit import BodyOrbit
 
     if weights is None:
         raise MissingWeights("eva3d needs a generator's weights; see `fdn weights`.")
@@ -40,7 +41,13 @@ def build(device: torch.device, weights: LocalWeights | None, **options: Any) ->
     body = open_body(chosen.body, chosen.template_sdf).to(device)
     if network.is_aist:
         body = body.scaled()
-    orbit = BodyOrbit(**{"aspect": network.size[0] / network.size[1], **weights.card.orbit})
+    height, width = network.size
+    orbit = BodyOrbit(**{"aspect": height / width, **weights.card.orbit})
+    if abs(orbit.aspect * width - height) > 1:
+        raise InputError(
+            f"the weights card {weights.card.name} says that pictures are {orbit.aspect:g} times as high as wide; this "
+            f"checkpoint draws {height} x {width}. Give its orbit the aspect {height / width:g}."
+        )
     return Eva3d(network, body, orbit, near=None if chosen.rules == "official" else 0.0)
 
 
@@ -72,6 +79,7 @@ def register_weights(register: Callable[[WeightsCard], None]) -> None:
                 latent=(63 if name == "aist" else 68, 128),
                 provides=("depth", "mask", "density"),
                 pose=85,
+                orbit=asdict(BodyOrbit()),
                 background="white",
             )
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from facednerf_core.errors import InputError
+from facednerf_core.statedicts import check
 from facednerf_eva3d.parts import PARTS
 
 _LAYER = re.compile(r"renderer\.vox_list\.(\d+)\.network\.pts_linears\.(\d+)\.weight")
@@ -41,19 +41,8 @@ def checked(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict
     Raises:
         InputError: tensors are missing, superfluous or of another shape.
     """
-    wrong = [f"{name} is missing" for name in wanted if name not in tensors]
-    wrong += [f"{name} is unknown" for name in tensors if name not in wanted]
-    wrong += [
-        f"{name} is {tuple(tensors[name].shape)} instead of {tuple(value.shape)}"
-        for name, value in wanted.items()
-        if name in tensors and tensors[name].shape != value.shape
-    ]
-    if wrong:
-        more = f", and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise InputError(
-            f"these are not the tensors of this EVA3D generator: {'; '.join(wrong[:5])}{more}. A checkpoint of the AIST "
-            f"release wants is_aist; an official file must be read from its 'g_ema'."
-        )
+    hint = "A checkpoint of the AIST release wants is_aist; an official file must be read from its 'g_ema'."
+    check(tensors, wanted, "this EVA3D generator", hint=hint)
     return dict(tensors)
 
 
