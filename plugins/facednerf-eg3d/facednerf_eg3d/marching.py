@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -25,7 +27,27 @@ def interval_weights(depths: Tensor, sigma: Tensor) -> Tensor:
     density = F.softplus(0.5 * (sigma[..., 1:] + sigma[..., :-1]) - 1.0)
     alpha = 1.0 - torch.exp(-density * (depths[..., 1:] - depths[..., :-1]))
     through = F.pad(1.0 - alpha[..., :-1] + 1e-10, (1, 0), value=1.0)
-    return alpha * torch.cumprod(through, dim=-1)
+    products: Tensor = _Products.apply(through)
+    return alpha * products
+
+
+class _Products(torch.autograd.Function):
+    """Running products along the last dimension, of numbers above zero.
+
+    The derivative of `torch.cumprod` looks for zeros first, and so waits for the device in every step.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = torch.cumprod(x, dim=-1)
+        ctx.save_for_backward(x, y)
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        x, y = ctx.saved_tensors
+        return (gradient * y).flip(-1).cumsum(dim=-1).flip(-1) / x
 
 
 def sample_weights(weights: Tensor) -> Tensor:
