@@ -19,7 +19,7 @@ from facednerf_starter.measures import geometry, portraits, reconstruction, sect
 from facednerf_starter.measures.effort import FULL, QUICK, Effort
 from facednerf_starter.measures.hearing import accepted
 from facednerf_starter.measures.inversions import edited, inverted
-from facednerf_starter.measures.measure import Measure, at_least, at_most, averaged, bootstrapped
+from facednerf_starter.measures.measure import Measure, at_least, at_most, averaged, bootstrapped, counted
 from facednerf_starter.measures.people import SIZE, held_out, looked_at, one_thread, portrait
 from facednerf_starter.measures.report import limit, missed, shown, verdict
 from facednerf_starter.measures.sitters import Sitters, plain
@@ -78,7 +78,10 @@ def test_the_mean_is_over_all_numbers_and_heads_are_drawn_whole() -> None:
     assert together_[0] == apart[0] == 0.5
     assert together_[2] - together_[1] > 2 * (apart[2] - apart[1])
     assert bootstrapped([[0.3], [0.7]]) == bootstrapped([[0.3], [0.7]])
-    assert bootstrapped([[1.0]] * 5) == (1.0, 1.0, 1.0)
+    value, low, high = bootstrapped([[1.0, 1.0]] * 5)
+    assert (value, high) == (1.0, 1.0)
+    assert low**5 == pytest.approx(0.025)  # five heads of five leave room for doubt
+    assert bootstrapped([[0.0]] * 5) == pytest.approx((0.0, 0.0, 1 - low))
     with pytest.raises(ValueError, match="no head"):
         bootstrapped([[], []])
 
@@ -101,6 +104,9 @@ def test_goals_are_reached_or_missed() -> None:
     assert not unknown.passed
     assert missed([unknown, Measure("s", "n", None, 1.0)]) == [unknown]
     assert averaged("s", "n", None, [[1.0], [], [0.0]]).about == "2 heads"
+    alone = averaged("s", "n", None, [[1.0, 0.0]])
+    assert (alone.value, alone.low, alone.high, alone.about) == (0.5, None, None, "1 head")
+    assert [counted(1, "head"), counted(2, "sentence"), counted(2, "people")] == ["1 head", "2 sentences", "2 people"]
     assert Measure("s", "n", at_most(0.05), 0.1, unit="%").as_dict()["goal"] == {"at_most": 0.05}
 
 

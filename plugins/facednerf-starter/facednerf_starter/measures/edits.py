@@ -8,7 +8,7 @@ from facednerf_core.compute import device as chosen_device
 from facednerf_starter.judges.panel import Judges
 from facednerf_starter.measures.effort import Effort
 from facednerf_starter.measures.inversions import edited
-from facednerf_starter.measures.measure import Goal, Measure, at_least, at_most, averaged
+from facednerf_starter.measures.measure import Goal, Measure, at_least, at_most, averaged, counted
 from facednerf_starter.measures.people import SIZE, held_out, one_thread
 from facednerf_starter.measures.sentences import Sentence, edits
 from facednerf_starter.measures.sitters import Sitters
@@ -33,7 +33,7 @@ def measured(effort: Effort, judges: Judges, sitters: Sitters) -> list[Measure]:
         other.append(kept[0])
         verified.append(kept[1])
         ranked.append(kept[2])
-    about = f"{effort.edited} heads, {len(chosen)} sentences"
+    about = f"{counted(effort.edited, 'head')}, {counted(len(chosen), 'sentence')}"
     rows = [averaged(SECTION, one.text, at_least(one.goal), wanted[one.text], unit="%") for one in chosen]
     return [
         *rows,

@@ -59,7 +59,7 @@ def answered(judges: Judges, album: Album) -> Answers:
 
 def _pictures(album: Album) -> list[Tensor]:
     rows = torch.arange(len(album), device=album.image.device)
-    return [album.take(part)[0] for part in rows.split(64)]
+    return [album.take(part)[0].cpu() for part in rows.split(64)]  # where the judges are
 
 
 def people(effort: Effort, judges: Judges, painter: Portraitist, device: torch.device) -> list[Measure]:

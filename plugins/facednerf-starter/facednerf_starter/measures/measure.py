@@ -64,7 +64,8 @@ def bootstrapped(values: Sequence[Sequence[float]], *, draws: int = 2000, seed: 
     """The mean of all numbers and its 95 % interval, the heads drawn anew with replacement (Efron 1979).
 
     `values` holds the numbers of each head; heads without a number do not count. What comes of one head stays together:
-    twelve heads with eight sentences each are twelve independent things, not ninety-six.
+    twelve heads with eight sentences each are twelve independent things, not ninety-six. Where every number is 1, or every
+    number 0, drawing anew shows nothing: the exact binomial bound over heads stands in (Clopper and Pearson 1934).
 
     Raises:
         ValueError: there is no number at all.
@@ -76,7 +77,17 @@ def bootstrapped(values: Sequence[Sequence[float]], *, draws: int = 2000, seed: 
     chosen = np.random.default_rng(seed).integers(len(full), size=(draws, len(full)))
     means = sums[chosen].sum(1) / counts[chosen].sum(1)
     low, high = np.quantile(means, (0.025, 0.975))
-    return float(sums.sum() / counts.sum()), float(low), float(high)
+    value, doubt = float(sums.sum() / counts.sum()), float(0.025 ** (1 / len(full)))
+    if all((own == 1).all() for own in full):
+        return value, doubt, 1.0
+    if all((own == 0).all() for own in full):
+        return value, 0.0, 1 - doubt
+    return value, float(low), float(high)
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things in words: "1 head", "12 heads"; "people" are people already."""
+    return f"{count} {noun}" if count == 1 or noun == "people" else f"{count} {noun}s"
 
 
 def averaged(
@@ -87,7 +98,9 @@ def averaged(
     if not count:
         return Measure(section, name, goal, None, unit=unit, about=about or "no head asks it")
     value, low, high = bootstrapped(values)
-    return Measure(section, name, goal, value, low, high, unit, about or f"{count} heads")
+    if count == 1:  # one head has no interval
+        return Measure(section, name, goal, value, unit=unit, about=about or "1 head")
+    return Measure(section, name, goal, value, low, high, unit, about or counted(count, "head"))
 
 
 def missing(section: str, goals: dict[str, Goal], why: str, *, unit: Unit = "") -> list[Measure]:

@@ -30,7 +30,7 @@ from facednerf_starter.judges.panel import Judges
 from facednerf_starter.measures import geometry
 from facednerf_starter.measures.effort import Effort
 from facednerf_starter.measures.inversions import SIDES, Inversion, edited
-from facednerf_starter.measures.measure import Goal, Measure, Unit, at_least, at_most, averaged
+from facednerf_starter.measures.measure import Goal, Measure, Unit, at_least, at_most, averaged, counted
 from facednerf_starter.measures.sentences import portrait_edits
 from facednerf_starter.measures.verdicts import obeyed, together
 
@@ -128,7 +128,7 @@ def _one(look: Look, effort: Effort, judges: Judges | None, without: str) -> lis
             obeyed(together(judges.tell(inversion.pictures(latent))), one.asks)
             for one, latent in zip(sentences, latents, strict=True)
         ]
-    return rows(look.name, values, {FOLLOWED: without or f"{len(sentences)} sentences"})
+    return rows(look.name, values, {FOLLOWED: without or counted(len(sentences), "sentence")})
 
 
 def rows(name: str, values: dict[str, list[float]], about: dict[str, str]) -> list[Measure]:
