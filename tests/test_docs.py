@@ -276,4 +276,3 @@ def test_pictures_are_small_and_shown():
     pictures = list((ROOT / "docs" / "pictures").iterdir())
     assert pictures
     assert all(path.stat().st_size < 1_000_000 and f"pictures/{path.name})" in DOCS for path in pictures)
-

@@ -16,7 +16,7 @@ from facednerf_starter.detector.network import FaceReader, expectation
 from facednerf_starter.train import draws, warps
 from facednerf_starter.train.__main__ import main
 from facednerf_starter.train.detector import disguised, roll
-from facednerf_starter.train.generator import disturbed
+from facednerf_starter.train.generator import disturbance, disturbed
 from facednerf_starter.train.identity import aligned, person_directions, told_apart
 from facednerf_starter.train.mapping import LABEL_DIM, Design, Readout, built, taught, told
 from facednerf_starter.train.pieces import Piece
@@ -112,19 +112,19 @@ def test_a_taught_mapping_tells_the_attributes_of_draws_that_it_never_saw(mappin
     z = draws.normal((512, Z_DIM), draws.key(77, "fresh"))
     label = torch.zeros(512, LABEL_DIM)
     with torch.no_grad():
-        untaught = read.loss(built(32, about["layers"]).row(z, label), z)
-        assert read.loss(w_of.row(z, label), z) < 0.7 * untaught
+        untaught = read.loss(built(32, about["layers"]).row(z, label), told(z))
+        assert read.loss(w_of.row(z, label), told(z)) < 0.7 * untaught
 
 
 def test_a_designed_w_is_the_attributes_under_a_lift_that_loses_nothing() -> None:
     design = Design(256, 1, torch.device("cpu"))
-    z = draws.normal((64, Z_DIM), draws.key(78, "fresh"))
-    w = design(z)
-    assert torch.allclose(w @ design.lift * design.deviation + design.mean, told(z), atol=1e-3)
-    assert torch.equal(design.rows(z, 3)[:, 2], w)
+    heads = told(draws.normal((64, Z_DIM), draws.key(78, "fresh")))
+    w = design(heads)
+    assert torch.allclose(w @ design.lift * design.deviation + design.mean, heads, atol=1e-3)
+    assert torch.equal(design.rows(heads, 3)[:, 2], w)
     moved = w + torch.linalg.qr(torch.cat([design.lift, torch.randn(256, 98)], 1)).Q[:, -1]  # where no attribute is
-    assert design.errors(moved, z).max() < 1e-6
-    assert design.loss(moved, z) > 1e-3  # the fit must not leave w there
+    assert design.errors(moved, heads).max() < 1e-6
+    assert design.loss(moved, heads) > 1e-3  # the fit must not leave w there
 
 
 def test_the_generator_begins_with_the_mapping_it_is_given(data: Path, mappings: dict[str, Path], tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_style_does_not_move_a_persons_direction(data: Path, tmp_path: Path) -> 
 
 def test_half_of_a_batch_keeps_its_latents() -> None:
     ws = torch.randn(64, 3, 5)
-    moved = disturbed(ws, 0.15, draws.key(0, "disturb"))
+    moved = disturbed(ws, 0.15, disturbance(*ws.shape, draws.key(0, "disturb"), ws.device))
     same = (moved == ws).flatten(1).all(1)
     assert 20 < int(same.sum()) < 44
     assert (moved - ws).abs().max() < 0.15 * 6

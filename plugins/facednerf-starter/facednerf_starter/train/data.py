@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from facednerf_starter.world.attributes import Attributes, decode, draw
-from facednerf_starter.world.cameras import draw_cameras
+from facednerf_starter.world.cameras import PIVOT, draw_cameras
 from facednerf_starter.world.captions import caption
 from facednerf_starter.world.render import WorldRendering, render
 
@@ -31,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=16, help="heads rendered at once")
     parser.add_argument("--yaw", type=float, default=1.0, help="largest yaw, radians")
     parser.add_argument("--pitch", type=float, default=0.35, help="largest pitch, radians")
+    parser.add_argument(
+        "--pivot", type=float, default=PIVOT[2], help="z of the point looked at (0 for heads from all round)"
+    )
     parser.add_argument("--jitter", type=float, default=0.02, help="variation of roll, distance and focal length")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", action="store_true", help="compile the distance function")
@@ -44,7 +47,7 @@ def write_shard(folder: Path, first: int, count: int, args: argparse.Namespace) 
     part.mkdir(parents=True)
     z = draw(args.seed, first, count)
     heads = decode(z)
-    cameras = draw_cameras(args.seed, first, count, args.views, args.yaw, args.pitch, jitter=args.jitter)
+    cameras = draw_cameras(args.seed, first, count, args.views, args.yaw, args.pitch, jitter=args.jitter, depth=args.pivot)
     chunks: list[dict[str, np.ndarray]] = []
     for start in range(0, count, args.batch):
         some = slice(start, start + args.batch)

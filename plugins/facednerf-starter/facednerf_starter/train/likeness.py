@@ -31,7 +31,9 @@ def attention(truth: Truth) -> Tensor:
     size = truth.image.shape[-1]
     chosen = [i for i, name in enumerate(LANDMARKS) if any(part in name for part in _SHARP)]
     axis = (torch.arange(size, device=truth.image.device) + 0.5) / size
-    points = truth.landmarks[:, :, chosen]  # (N, V, P, 2)
+    points = torch.stack(
+        [truth.landmarks[:, :, i] for i in chosen], dim=2
+    )  # (N, V, P, 2); a list of indices would be copied
     bell = torch.exp(-((axis - points[..., None]) ** 2) / (2 * 0.035**2))  # (N, V, P, 2, H), separable
     focus = torch.einsum("nvpy,nvpx->nvyx", bell[..., 1, :], bell[..., 0, :]).clamp_max(1.0)
     return 0.4 + 0.8 * truth.mask + 2.0 * focus.unsqueeze(2) * truth.mask

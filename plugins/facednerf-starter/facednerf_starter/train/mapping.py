@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from facednerf_starter.train import draws
 from facednerf_starter.train.arguments import add_piece_arguments, device_of
+from facednerf_starter.train.capture import Captured, adam_of, set_rates
 from facednerf_starter.train.pieces import Piece, rate, write_json
 from facednerf_starter.world.attributes import VECTOR, Z_DIM, decode
 
@@ -54,21 +56,21 @@ class Design(nn.Module):
         self.register_buffer("deviation", deviation)
         self.register_buffer("lift", torch.linalg.qr(gaussian).Q[:w_dim].float().to(device))
 
-    def forward(self, z: Tensor) -> Tensor:
-        """w (N, C) of Gaussian draws (N, Z_DIM)."""
-        return ((told(z) - self.mean) / self.deviation) @ self.lift.T
+    def forward(self, heads: Tensor) -> Tensor:
+        """w (N, C) of heads as numbers (N, A), from `told`."""
+        return ((heads - self.mean) / self.deviation) @ self.lift.T
 
-    def rows(self, z: Tensor, count: int) -> Tensor:
-        """Latents (N, count, C) of Gaussian draws."""
-        return self(z)[:, None].repeat(1, count, 1)
+    def rows(self, heads: Tensor, count: int) -> Tensor:
+        """Latents (N, count, C) of heads as numbers."""
+        return self(heads)[:, None].repeat(1, count, 1)
 
-    def loss(self, w: Tensor, z: Tensor) -> Tensor:
+    def loss(self, w: Tensor, heads: Tensor) -> Tensor:
         """Mean squared error of w (N, C), also where no attribute is, in units of a number's variance."""
-        return (w - self(z)).square().sum(1).mean() / self.lift.shape[1]
+        return (w - self(heads)).square().sum(1).mean() / self.lift.shape[1]
 
-    def errors(self, w: Tensor, z: Tensor) -> Tensor:
+    def errors(self, w: Tensor, heads: Tensor) -> Tensor:
         """Mean squared error (A,) of what w (N, C) says of each number, in units of its variance."""
-        return ((w - self(z)) @ self.lift).square().mean(0)
+        return ((w - self(heads)) @ self.lift).square().mean(0)
 
 
 class Readout(nn.Module):
@@ -84,13 +86,35 @@ class Readout(nn.Module):
         self.register_buffer("deviation", deviation)
         self.linear = nn.Linear(w_dim, len(mean))
 
-    def loss(self, w: Tensor, z: Tensor) -> Tensor:
+    def loss(self, w: Tensor, heads: Tensor) -> Tensor:
         """The mean of `errors`."""
-        return self.errors(w, z).mean()
+        return self.errors(w, heads).mean()
 
-    def errors(self, w: Tensor, z: Tensor) -> Tensor:
-        """Mean squared error (A,) of reading w (N, C), in units of each number's variance."""
-        return (self.linear(w) - (told(z) - self.mean) / self.deviation).square().mean(0)
+    def errors(self, w: Tensor, heads: Tensor) -> Tensor:
+        """Mean squared error (A,) of reading w (N, C), in units of the variance of each of heads' numbers (N, A)."""
+        return (self.linear(w) - (heads - self.mean) / self.deviation).square().mean(0)
+
+
+class Pool:
+    """Fresh draws and what the world makes of them, made for several steps at once: each of many small operations then
+    has enough to do."""
+
+    STEPS = 32
+
+    def __init__(self, batch: int, seed: int, device: torch.device) -> None:
+        self.batch, self.seed, self.device = batch, seed, device
+        self._made: int | None = None
+        self._z = self._heads = torch.empty(0)
+
+    def draw(self, step: int) -> tuple[Tensor, Tensor]:
+        """The draws (batch, Z_DIM) of a step, and their heads as numbers (batch, A)."""
+        number, part = divmod(step, self.STEPS)
+        if number != self._made:
+            at = draws.key(self.seed, "mapping", "draw", number)
+            self._z = draws.normal((self.STEPS * self.batch, Z_DIM), at, self.device)
+            self._heads, self._made = told(self._z), number
+        rows = slice(part * self.batch, (part + 1) * self.batch)
+        return self._z[rows], self._heads[rows]
 
 
 def built(w_dim: int, layers: int) -> MappingNetwork:
@@ -126,11 +150,8 @@ def run(args: argparse.Namespace) -> None:
         tensors, _, earlier = taught(args.start)
         mapping.load_state_dict(tensors)
         before = earlier["draws"]
-    adam = torch.optim.Adam(
-        [{"params": layers_of(mapping), "factor": 1.0}, {"params": list(reader.parameters()), "factor": 0.002}],
-        lr=args.rate,
-        betas=(0.9, 0.99),
-    )
+    groups = [{"params": layers_of(mapping), "factor": 1.0}, {"params": list(reader.parameters()), "factor": 0.002}]
+    adam = adam_of([group for group in groups if group["params"]], args.rate, device)
     piece = Piece(
         args.out,
         "mapping",
@@ -146,15 +167,20 @@ def run(args: argparse.Namespace) -> None:
     )  # fmt: skip
     label = torch.zeros(args.batch, LABEL_DIM, device=device)
 
-    def one_step(step: int) -> dict[str, Tensor]:
-        for group in adam.param_groups:
-            group["lr"] = args.rate * rate(step, piece.steps, warm=100) * group["factor"]
-        z = draws.normal((args.batch, Z_DIM), draws.key(args.seed, "mapping", "draw", step), device)
-        loss = reader.loss(mapping.row(z, label), z)
+    def learn(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         adam.zero_grad(set_to_none=True)
+        loss = reader.loss(mapping.row(given["z"], label), given["heads"])
         loss.backward()
         adam.step()
         return {"unexplained": loss.detach()}
+
+    captured = Captured(learn, device)
+    pool = Pool(args.batch, args.seed, device)
+
+    def one_step(step: int) -> dict[str, Tensor]:
+        set_rates(adam, args.rate * rate(step, piece.steps, warm=100))
+        z, heads = pool.draw(step)
+        return captured({"z": z, "heads": heads})
 
     if not (piece.run(one_step, args.minutes, total=args.total, every=500) or args.close):
         return
@@ -162,7 +188,7 @@ def run(args: argparse.Namespace) -> None:
     piece.average_into("reader", reader)
     with torch.no_grad():
         z = draws.normal((args.batch, Z_DIM), draws.key(args.seed, "mapping", "held"), device)
-        errors = reader.errors(mapping.row(z, label), z).tolist()
+        errors = reader.errors(mapping.row(z, label), told(z)).tolist()
     missed = {name: round(error, 3) for name, error in zip(VECTOR, errors, strict=False)}
     missed["light"] = round(sum(errors[len(VECTOR) :]) / (len(errors) - len(VECTOR)), 3)
     print(f"mapping: share of variance not explained: {missed}", flush=True)

@@ -6,23 +6,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from facednerf_eg3d.network import TriPlaneGenerator
 from torch import Tensor
 from torch.nn import functional as F
 
 from facednerf_starter.train import draws
 from facednerf_starter.train.likeness import decibels
+from facednerf_starter.train.mapping import told
 from facednerf_starter.train.sheets import sheet
 from facednerf_starter.world.cameras import look
 
 if TYPE_CHECKING:
+    from facednerf_starter.train.architectures import Network
     from facednerf_starter.train.generator import HeadReader
     from facednerf_starter.train.mapping import Design
 
 
 @torch.no_grad()
 def measure(
-    network: TriPlaneGenerator, reader: HeadReader, out: Path, design: Design | None = None, heads: int = 96
+    network: Network, reader: HeadReader, out: Path, design: Design | None = None, heads: int = 96
 ) -> dict[str, Any]:
     """Held-out heads from their true z by the mapping, or from their w by design, in up to four views: PSNR of all and of
     the subject, depth error.
@@ -33,9 +34,9 @@ def measure(
     views = torch.arange(min(4, reader.shards.views), device=reader.device)
     images, truths, masks, depth_errors, alpha_errors = [], [], [], [], []
     for part in chosen.split(8):
-        z, truth = reader.read(part, views.expand(len(part), -1))
+        z, wanted_told, truth = reader.read(part, views.expand(len(part), -1))
         label = torch.zeros(len(part), 25, device=reader.device)
-        ws = network.mapping(z, label) if design is None else design.rows(z, network.num_ws)
+        ws = network.mapping(z, label) if design is None else design.rows(wanted_told, network.num_ws)
         image, volume = network(ws, truth.cameras)
         half = F.avg_pool2d(truth.mask.flatten(0, 1), 2).unflatten(0, truth.mask.shape[:2])
         solid = (half > 0.98) & (truth.depth > 0)
@@ -64,19 +65,24 @@ def measure(
 
 
 @torch.no_grad()
-def pictures(network: TriPlaneGenerator, reader: HeadReader, out: Path, *, seed: int, deviation: Tensor) -> None:
+def pictures(
+    network: Network, reader: HeadReader, out: Path, *, seed: int, deviation: Tensor, design: Design | None = None
+) -> None:
     """`generator-samples.png`: new heads at truncation 0.7 from three sides; `generator-between.png`: latents between
-    two heads, and latents disturbed by half a deviation in each row."""
+    two heads, and latents disturbed by half a deviation in each row. Where W is designed, the heads are by design: the
+    mapping may not be fitted yet."""
     device = reader.device
-    mean = network.backbone.mapping.w_avg
     label = torch.zeros(6, 25, device=device)
     turned = look(torch.tensor([-0.6, 0.0, 0.6]), torch.tensor([0.1, 0.0, -0.1])).to(device)
     z = draws.normal((6, network.backbone.mapping.z_dim), draws.key(seed, "samples"), device)
-    ws = mean + 0.7 * (network.mapping(z, label) - mean)
+    latents = network.mapping(z, label) if design is None else design.rows(told(z), network.num_ws)
+    mean = network.backbone.mapping.w_avg if design is None else torch.zeros_like(latents)
+    deviation = deviation if design is None else torch.ones_like(deviation)
+    ws = mean + 0.7 * (latents - mean)
     image, _ = network(ws, turned.expand(6, -1, -1))
     sheet(out / "generator-samples.png", [list(image[:3].flatten(0, 1)), list(image[3:].flatten(0, 1))])
     front = look(torch.zeros(1), torch.zeros(1)).to(device)
-    ws = network.mapping(z, label)
+    ws = latents
     rows = []
     for one, other in ((0, 1), (2, 3), (4, 5)):
         line = torch.stack([ws[one].lerp(ws[other], t / 5) for t in range(6)])

@@ -12,18 +12,24 @@ FOCAL = 4.2647
 
 
 def look(
-    yaw: Tensor, pitch: Tensor, *, radius: Tensor | float = RADIUS, roll: Tensor | float = 0.0, focal: Tensor | float = FOCAL
+    yaw: Tensor,
+    pitch: Tensor,
+    *,
+    radius: Tensor | float = RADIUS,
+    roll: Tensor | float = 0.0,
+    focal: Tensor | float = FOCAL,
+    pivot: tuple[float, float, float] = PIVOT,
 ) -> Tensor:
     """Camera labels (..., 25) for angles (...) in radians: positive yaw sees from +x, positive pitch from above.
 
-    The camera stands on a sphere about the origin and looks at (0, 0, 0.2), as EG3D's FFHQ cameras do.
+    The camera stands on a sphere about the origin and looks at the pivot: (0, 0, 0.2), as EG3D's FFHQ cameras do.
     """
     yaw, pitch = torch.broadcast_tensors(torch.as_tensor(yaw), torch.as_tensor(pitch))
     radius, roll, focal = (
         torch.as_tensor(v, dtype=yaw.dtype, device=yaw.device).expand_as(yaw) for v in (radius, roll, focal)
     )
     eye = radius[..., None] * torch.stack([yaw.sin() * pitch.cos(), pitch.sin(), yaw.cos() * pitch.cos()], -1)
-    forward = torch.nn.functional.normalize(torch.tensor(PIVOT, dtype=yaw.dtype, device=yaw.device) - eye, dim=-1)
+    forward = torch.nn.functional.normalize(torch.tensor(pivot, dtype=yaw.dtype, device=yaw.device) - eye, dim=-1)
     up = torch.tensor([0.0, 1.0, 0.0], dtype=yaw.dtype, device=yaw.device).expand_as(forward)
     right = torch.nn.functional.normalize(torch.linalg.cross(forward, up), dim=-1)
     down = torch.linalg.cross(forward, right)
@@ -45,12 +51,21 @@ def frontal(count: int = 1, views: int = 1) -> Tensor:
 
 
 def draw_cameras(
-    seed: int, first: int, count: int, views: int, yaw: float = 1.0, pitch: float = 0.35, *, jitter: float = 0.0
+    seed: int,
+    first: int,
+    count: int,
+    views: int,
+    yaw: float = 1.0,
+    pitch: float = 0.35,
+    *,
+    jitter: float = 0.0,
+    depth: float = PIVOT[2],
 ) -> Tensor:
     """Cameras (count, views, 25); those of head i are a function of (seed, i) and of the options alone.
 
     Yaw is a mixture: half uniform within +-`yaw`, half normal around the front; pitch is uniform within +-`pitch`.
-    `jitter` (about 0.03) varies radius and focal length together by that fraction, and rolls by that angle.
+    `jitter` (about 0.03) varies radius and focal length together by that fraction, and rolls by that angle. The cameras
+    look at (0, 0, `depth`).
     """
     angles = np.empty((count, views, 6), np.float32)
     for i in range(count):
@@ -60,9 +75,8 @@ def draw_cameras(
     wide = torch.where(a[..., 1] * 10 % 2 < 1, a[..., 0] * yaw, (a[..., 2] * 0.4 * yaw).clamp(-yaw, yaw))
     roll = jitter * a[..., 3]
     size = 1 + jitter * a[..., 4]
-    return look(
-        wide, a[..., 1] * pitch, radius=RADIUS * size, roll=roll, focal=FOCAL * size * (1 + 0.5 * jitter * a[..., 5])
-    )
+    focal = FOCAL * size * (1 + 0.5 * jitter * a[..., 5])
+    return look(wide, a[..., 1] * pitch, radius=RADIUS * size, roll=roll, focal=focal, pivot=(0.0, 0.0, depth))
 
 
 def rays(cameras: Tensor, size: int) -> tuple[Tensor, Tensor]:
