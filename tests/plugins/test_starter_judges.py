@@ -16,7 +16,7 @@ from facednerf_starter.train.__main__ import main
 from facednerf_starter.train.albums import Portraitist, kept, restyled, seen_from
 from facednerf_starter.train.exposures import PLAIN, exposed
 from facednerf_starter.train.judges import blame, confusion
-from facednerf_starter.train.mapping import Design
+from facednerf_starter.train.mapping import Design, told
 from facednerf_starter.train.shards import Shards
 from facednerf_starter.train.sitters import PairReader
 from facednerf_starter.world.attributes import IDENTITY, LABELS, decode, draw
@@ -191,7 +191,7 @@ def test_a_latent_of_attributes_is_the_latent_of_their_draw(generator: Path) -> 
     z = draw(4, 0, 3)
     assert isinstance(painter.design, Design)
     ws = painter.latents(decode(z))
-    assert torch.allclose(ws, painter.design.rows(z, painter.network.num_ws), atol=1e-5)
+    assert torch.allclose(ws, painter.design.rows(told(z), painter.network.num_ws), atol=1e-5)
     with pytest.raises(InputError, match="designed"):
         Portraitist(painter.network, None).latents(decode(z))
 

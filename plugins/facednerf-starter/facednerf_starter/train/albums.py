@@ -129,10 +129,8 @@ class Portraitist:
                 "this generator's W was learned: a restyled person has no latent in it; give a generator with a designed W "
                 "(python -m facednerf_starter.train mapping --designed), or leave --generator out"
             )
-        design = self.design
-        told = torch.cat([heads.vector(), heads.light.flatten(1)], dim=1).float().to(design.mean.device)
-        w = ((told - design.mean) / design.deviation) @ design.lift.T
-        return w[:, None].repeat(1, self.network.num_ws, 1)
+        told = torch.cat([heads.vector(), heads.light.flatten(1)], dim=1).float()
+        return self.design.rows(told.to(self.design.mean.device), self.network.num_ws)
 
 
 def kept(path: Path, make: Callable[[], Album], about: dict[str, object]) -> Album:

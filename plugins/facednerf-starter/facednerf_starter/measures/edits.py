@@ -1,0 +1,85 @@
+"""Edits of held-out heads by sentences: is it there, did anything else change, is it still the same person."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from facednerf_core.compute import device as chosen_device
+from facednerf_starter.judges.panel import Judges
+from facednerf_starter.measures.effort import Effort
+from facednerf_starter.measures.inversions import edited
+from facednerf_starter.measures.measure import Goal, Measure, at_least, at_most, averaged, counted
+from facednerf_starter.measures.people import SIZE, held_out, one_thread
+from facednerf_starter.measures.sentences import Sentence, edits
+from facednerf_starter.measures.sitters import Sitters
+from facednerf_starter.measures.verdicts import changed, obeyed, together
+from facednerf_starter.train.albums import drawn_by_world
+from facednerf_starter.world.attributes import Attributes
+
+SECTION = "edits"
+OTHERS, VERIFIED, FIRST = "other attributes changed", "the person verified", "the person first among distractors"
+CHANGE, KEPT, RANKED = at_most(0.05), at_least(0.90), at_least(0.80)
+STRANGERS = 1 << 20
+"""The number from which on distractors are drawn."""
+
+
+def measured(effort: Effort, judges: Judges, sitters: Sitters) -> list[Measure]:
+    """The measures of edits: default settings, pictures from the portrait's camera and from both sides judged together."""
+    chosen = edits()[: effort.sentences]
+    wanted: dict[str, list[list[float]]] = {one.text: [] for one in chosen}
+    other, verified, ranked = [], [], []
+    for head in range(effort.edited):
+        kept = _one(head, chosen, effort, judges, sitters, wanted)
+        other.append(kept[0])
+        verified.append(kept[1])
+        ranked.append(kept[2])
+    about = f"{counted(effort.edited, 'head')}, {counted(len(chosen), 'sentence')}"
+    rows = [averaged(SECTION, one.text, at_least(one.goal), wanted[one.text], unit="%") for one in chosen]
+    return [
+        *rows,
+        averaged(SECTION, OTHERS, CHANGE, other, unit="%", about=about),
+        averaged(SECTION, VERIFIED, KEPT, verified, unit="%", about=about),
+        averaged(SECTION, FIRST, RANKED, ranked, unit="%", about=f"{about}, {effort.distractors} distractors"),
+    ]
+
+
+def _one(
+    head: int,
+    chosen: tuple[Sentence, ...],
+    effort: Effort,
+    judges: Judges,
+    sitters: Sitters,
+    wanted: dict[str, list[list[float]]],
+) -> tuple[list[float], list[float], list[float]]:
+    """Of one head: what else changed in each edit, whether it is verified, whether it comes first."""
+    inversion = sitters.inversion(head)
+    before = together(judges.tell(inversion.pictures(inversion.latent)))
+    true = judges.embed(sitters.truth(head).image[0, :1])[0]
+    others = strangers(sitters.heads[[head]], sitters.cameras[head], head, effort, judges)
+    other, verified, ranked = [], [], []
+    for one in chosen:
+        pictures = inversion.pictures(edited(inversion, one.text, effort))
+        after = together(judges.tell(pictures))
+        wanted[one.text].append([obeyed(after, one.asks)])
+        other += [float(moved) for moved in changed(before, after, {*one.asks, *one.frees}).values()]
+        known = judges.embed(pictures[:1])[0]
+        verified.append(float(known @ true > judges.threshold))
+        ranked.append(float(known @ true > (others @ known).max()))
+    return other, verified, ranked
+
+
+def strangers(head: Attributes, camera: Tensor, number: int, effort: Effort, judges: Judges) -> Tensor:
+    """Embeddings (D', D) of other people with the head's hair, clothes, expression, age and light, from its camera."""
+    count = effort.distractors
+    people = held_out(count, first=STRANGERS + 1024 * number)
+    dressed = people.dressed_as(Attributes.cat([head] * count))
+    device = chosen_device(effort.device)
+    with one_thread():
+        album = drawn_by_world(dressed, camera.expand(count, 1, -1), SIZE, device)
+    return judges.embed(album.image.float().cpu() / 127.5 - 1)
+
+
+def goals(effort: Effort) -> dict[str, Goal]:
+    """What is asked of edits, by name, where they cannot be judged."""
+    found = {one.text: at_least(one.goal) for one in edits()[: effort.sentences]}
+    return found | {OTHERS: CHANGE, VERIFIED: KEPT, FIRST: RANKED}
