@@ -23,7 +23,7 @@ from facednerf_starter.train import draws
 from facednerf_starter.train.arguments import add_piece_arguments, device_of
 from facednerf_starter.train.capture import Captured, adam_of, set_rates
 from facednerf_starter.train.pieces import Piece, rate, write_json
-from facednerf_starter.world.attributes import VECTOR, Z_DIM, decode
+from facednerf_starter.world.attributes import VECTOR, Z_DIM, Attributes, decode
 
 LABEL_DIM = 25
 """Numbers of the camera label, which the mapping ignores."""
@@ -37,7 +37,11 @@ def standard(seed: int, device: torch.device) -> tuple[Tensor, Tensor]:
 
 def told(z: Tensor) -> Tensor:
     """What the world makes of Gaussian draws (N, Z_DIM), as numbers (N, A): every attribute, then the light."""
-    heads = decode(z)
+    return numbers(decode(z))
+
+
+def numbers(heads: Attributes) -> Tensor:
+    """Heads as numbers (N, A): every attribute, then the light."""
     return torch.cat([heads.vector(), heads.light.flatten(1)], dim=1).float()
 
 

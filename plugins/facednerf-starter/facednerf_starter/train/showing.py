@@ -30,6 +30,7 @@ def measure(
 
     Writes `generator.png`: truth and rendering, pair beside pair.
     """
+    out.mkdir(parents=True, exist_ok=True)
     chosen = reader.shards.held[:heads].to(reader.device)
     views = torch.arange(min(4, reader.shards.views), device=reader.device)
     images, truths, masks, depth_errors, alpha_errors = [], [], [], [], []
