@@ -28,14 +28,17 @@ if TYPE_CHECKING:
 
 NONE = "none"  # what a user says to leave a part out
 JOINT, EDIT = "joint", "edit"
+ELSEWHERE = "elsewhere"  # the reconstruction of what a sentence does not speak of
+WITHIN = "within"  # the latent prior along W's principal axes
 DEFAULT_IDENTITY = "arcface"
 PERCEPTUAL = "vgg16"
-STEPS = {EDIT: 90, JOINT: 500}
+STEPS = {EDIT: 80, JOINT: 500}
 PIXELS = 4.0  # of the pixel part of the reconstruction: a small VGG16 alone leaves colours loose
 NOISE_WEIGHT = 1e3  # of the regularity of noise maps, as published
-LEARNING_RATE = {EDIT: 0.15, JOINT: 0.03}  # in units of W's deviation
+REACH = 0.75  # of an edit, in W's radius: beyond that a sentence makes somebody else
+LEARNING_RATE = {EDIT: 0.25, JOINT: 0.03}  # in units of W's deviation
 WEIGHTS: Mapping[str, Mapping[str, float]] = {  # of each term; the plugin's card and the user multiply them
-    EDIT: {"reconstruction": 0.4, "identity": 0.5, "guidance": 8.0, "latent": 0.1},
+    EDIT: {"reconstruction": 15.0, "identity": 0.2, "guidance": 60.0, "latent": 0.2},
     JOINT: {"reconstruction": 1.0, "identity": 0.5, "guidance": 1.0},
 }
 
@@ -250,7 +253,7 @@ def problem(plan: Plan, built: Built, subject: Subject) -> Problem:
     from facednerf_core.compute import rng
     from facednerf_core.loop import Problem, State
 
-    terms = {name: replace(term, scale=_scale(plan, name)) for name, term in _terms(plan, built, subject).items()}
+    terms = {key: replace(term, scale=_scale(plan, term.name)) for key, term in _terms(plan, built, subject).items()}
     recipe = plan.recipe.changed(weights=Weights())  # the terms carry the user's: no stage must count them twice
     if recipe.recipe == "paper":
         start, stages = _paper(recipe, built, subject, terms)
@@ -277,6 +280,7 @@ def _terms(plan: Plan, built: Built, subject: Subject) -> dict[str, Term]:
     terms = {
         "reconstruction": Term("reconstruction", Fixed(), losses.reconstruction(built.features, subject, pixels=PIXELS)),
         "latent": Term("latent", None, losses.latent_prior(deviation)),
+        WITHIN: Term("latent", None, losses.latent_prior(deviation, axes=built.generator.axes())),
         "locality": Term("locality", Nearby(0.5, 0.2), losses.locality(built.features), against="nearby"),
     }
     if subject.mask is not None and "mask" in plan.scene.provides:
@@ -290,6 +294,10 @@ def _terms(plan: Plan, built: Built, subject: Subject) -> dict[str, Term]:
         look = within(Nearby(), sees)
         against: Against | None = "source" if source else None
         terms["guidance"] = Term("guidance", look, aim, against=against, sees=sees)
+        if recipe.recipe == "default":
+            region = built.guidance.region(recipe.prompt, subject, source_prompt=source, negative=recipe.negative)
+            elsewhere = losses.reconstruction(built.features, subject, pixels=PIXELS, spared=region)
+            terms[ELSEWHERE] = Term("reconstruction", Fixed(), elsewhere)
     return terms
 
 
@@ -331,8 +339,10 @@ def _weighted(stage: str, term: Term) -> Term:
 
 def _edit(recipe: Recipe, terms: Mapping[str, Term]) -> Stage:
     """The default recipe's last stage: only the latent moves, inside the tuned generator, and all its rows together: what
-    a sentence asks for is a direction of W, and rows that move apart leave the heads that the generator knows."""
-    names = [name for name in ("guidance", "reconstruction", "identity", "latent") if name in terms]
+    a sentence asks for is a direction of W, and rows that move apart leave the heads that the generator knows. For the
+    same reason it moves along W's principal axes: along the others lie heads that nobody drew, such as green light. What
+    the sentence does not speak of is held to the photo."""
+    names = [name for name in ("guidance", ELSEWHERE, "identity", WITHIN) if name in terms]
     return Stage(
         EDIT,
         frozenset({"latent"}),
@@ -341,6 +351,8 @@ def _edit(recipe: Recipe, terms: Mapping[str, Term]) -> Stage:
         {"latent": LEARNING_RATE[EDIT]},
         Ramp(1.0, rise=0.05, fall=0.3),
         tied=True,
+        principal=True,
+        reach=REACH,
         size=recipe.size,
     )
 

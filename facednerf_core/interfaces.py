@@ -39,6 +39,17 @@ class Generator(ABC):
     def deviation(self) -> Tensor:
         """The standard deviation of W along each dimension, (C,): the unit of learning rates and of noise on w."""
 
+    def axes(self) -> Tensor:
+        """W's principal axes as rows (C, C), each as long as its variance over W's root mean variance, and at most twice
+        that root.
+
+        A step along them goes where heads differ, and hardly where no head is. A generator that does not know them has
+        its dimensions instead, each as long as its deviation.
+        """
+        import torch
+
+        return torch.diag(self.deviation())
+
     @abstractmethod
     def sample(self, rng: torch.Generator, truncation: float = 0.7) -> Latent:
         """A random latent (1, L, C), pulled towards the mean by `truncation` (1: not at all)."""
@@ -80,6 +91,15 @@ class Guidance(ABC):
     @abstractmethod
     def aim(self, prompt: str, subject: Subject, *, source_prompt: str | None = None, negative: str = "") -> LossFn:
         """A loss that falls as a rendering follows `prompt`; the text is encoded here, once."""
+
+    def region(
+        self, prompt: str, subject: Subject, *, source_prompt: str | None = None, negative: str = ""
+    ) -> Tensor | None:
+        """Where in the subject's photo `prompt` asks for something else, (N, 1, h, w) in [0, 1]; None: anywhere.
+
+        What lies outside can be held to the photo, what lies inside must not.
+        """
+        return None
 
     def unknown_words(self, prompt: str) -> tuple[str, ...]:
         """The words of a prompt that its text encoder has never learnt; empty for an open vocabulary."""

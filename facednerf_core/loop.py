@@ -110,6 +110,9 @@ class _Descent:
         self.offset = state.offset.clone().requires_grad_("latent" in solve)
         self.noise = {name: value.clone().requires_grad_("noise" in solve) for name, value in state.noise.items()}
         self.increment = state.increment.clone().requires_grad_("camera" in solve)
+        # a step along the principal axes; it is added to the offset and begins at nothing again
+        self.stride = torch.zeros_like(self.offset, requires_grad=True) if stage.principal and "latent" in solve else None
+        self.axes = problem.generator.axes() / self.deviation if self.stride is not None else None  # (C, C)
         tensors = dict(state.weights)
         if "weights" in solve:
             for name, parameter in problem.generator.tunable().items():
@@ -127,7 +130,7 @@ class _Descent:
 
     def _variables(self) -> dict[Variable, dict[str, Tensor]]:
         every: dict[Variable, dict[str, Tensor]] = {
-            "latent": {"offset": self.offset},
+            "latent": {"offset": self.offset if self.stride is None else self.stride},
             "noise": {f"noise.{name}": value for name, value in self.noise.items()},
             "camera": {"increment": self.increment},
             "weights": {f"weights.{name}": value for name, value in self.weights.items()},
@@ -187,15 +190,29 @@ class _Descent:
         self.adam.zero_grad()
         if total.requires_grad:
             total.backward()
+        if self.stride is not None and self.offset.grad is not None:
+            assert self.axes is not None
+            self.stride.grad = self.offset.grad @ self.axes.T
+            self.offset.grad = None
         variables = self._named()
         if not all(value.grad is None or bool(torch.isfinite(value.grad).all()) for value in variables.values()):
             raise Diverged(self._complaint(self._guilty(terms, index), index, "its gradient is not finite"))
-        if self.stage.tied and self.offset.grad is not None:
-            self.offset.grad.copy_(self.offset.grad.mean(dim=1, keepdim=True).expand_as(self.offset))
+        searched = self.offset if self.stride is None else self.stride
+        if self.stage.tied and searched.grad is not None:
+            searched.grad.copy_(searched.grad.mean(dim=1, keepdim=True).expand_as(searched))
         factor = self.stage.schedule((index + 0.5) / self.stage.steps)  # at 0 a ramp would waste the step
         for group in self.adam.param_groups:
             group["lr"] = self.stage.lr[group["kind"]] * factor
         self.adam.step()
+        if self.stride is not None:
+            assert self.axes is not None
+            with torch.no_grad():
+                self.offset += self.stride @ self.axes
+                self.stride.zero_()
+        if self.stage.reach is not None and "latent" in self.stage.solve_for:
+            with torch.no_grad():
+                gone = (self.offset * self.deviation).norm(dim=-1, keepdim=True)  # (N, L, 1)
+                self.offset *= (self.stage.reach * self.deviation.norm() / gone.clamp_min(1e-12)).clamp_max(1.0)
         if "noise" in self.stage.solve_for and self.stage.renormalise_noise:
             for value in self.noise.values():
                 value.data = (value.data - value.data.mean()) / value.data.std(correction=0).clamp_min(1e-8)
@@ -207,7 +224,7 @@ class _Descent:
             value = self._score([term], index)[term.name].value.sum()
             if not value.requires_grad:
                 continue
-            grads = torch.autograd.grad(value, variables, allow_unused=True)
+            grads = torch.autograd.grad(value, [*variables, self.offset], allow_unused=True)
             if not all(grad is None or bool(torch.isfinite(grad).all()) for grad in grads):
                 return term.name
         return "the sum of all terms"

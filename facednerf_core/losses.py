@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from facednerf_core.scene import Latent, Rendering, Subject
 
 Background = Literal["own", "white", "black"]
+UNUSED = 0.045  # the least variance of an axis of W, in that of a mean one: along such an axis no head differs
 NOISE_FLOOR = 8  # pixels: the smallest size at which the structure of noise maps is looked for
 
 
@@ -33,6 +34,7 @@ def reconstruction(
     background: Background = "own",
     outside: float = 1.0,
     pixels: float = 1.0,
+    spared: Tensor | None = None,
 ) -> LossFn:
     """How far the rendering is from the photo (paper Eq. 2, with a part on pixels for colour).
 
@@ -48,6 +50,7 @@ def reconstruction(
             background is replaced by it, wherever the mask says so; "own" leaves the photo as it is.
         outside: how much differences outside the mask count, 0 to 1; those inside count 1.
         pixels: weight of the pixel part.
+        spared: where the rendering may differ, (N, 1, h, w) in [0, 1]: 1 is not compared at all.
     """
     target, mask = photo(subject, background)
     with torch.no_grad():
@@ -55,6 +58,9 @@ def reconstruction(
         features = perceptual(target)
         # 1 inside, `outside` outside the mask
         counts = None if mask is None or outside == 1.0 else outside + (1 - outside) * resized(mask, target.shape[-2:])
+        if spared is not None:
+            compared = 1 - resized(spared.to(target), target.shape[-2:]).clamp(0, 1)
+            counts = compared if counts is None else counts * compared
 
     def loss(rendering: Rendering | None, step: Step) -> Loss:
         image, views = _flat(rendering)
@@ -107,7 +113,7 @@ def silhouette(subject: Subject) -> LossFn:
     return loss
 
 
-def latent_prior(deviation: Tensor, centre: Latent | None = None) -> LossFn:
+def latent_prior(deviation: Tensor, centre: Latent | None = None, *, axes: Tensor | None = None) -> LossFn:
     """How far w has gone, in units of W's deviation: L = mean(((w - c) / d)^2) over rows and dimensions.
 
     The paper's Eq. 9 is this pull towards the mean latent, summed instead of averaged.
@@ -115,14 +121,24 @@ def latent_prior(deviation: Tensor, centre: Latent | None = None) -> LossFn:
     Args:
         deviation: d, (C,), the generator's.
         centre: c; None takes the latent as the stage began.
+        axes: the generator's (`Generator.axes`): the change is then measured along them, each in units of W's deviation
+            along it, so that leaving W costs more than moving within it.
     """
     unit = deviation.clamp_min(1e-3 * float(deviation.mean()))  # a dimension that W does not use has no deviation
+    directions = None
+    if axes is not None:
+        lengths, root = axes.norm(dim=1), deviation.square().mean().sqrt()
+        directions = axes / lengths.clamp_min(1e-12)[:, None]
+        unit = ((lengths + UNUSED * root) * root).sqrt()
 
     def loss(rendering: Rendering | None, step: Step) -> Loss:
         start = centre or step.origin
         if start is None:
             raise ValueError("latent_prior without a centre needs a step that knows where its stage began")
-        change = (step.latent.w - start.w.detach().to(step.latent.w)) / unit.to(step.latent.w)
+        change = step.latent.w - start.w.detach().to(step.latent.w)
+        if directions is not None:
+            change = change @ directions.to(change).T
+        change = change / unit.to(change)
         return Loss(change.square().flatten(1).mean(1))
 
     return loss

@@ -48,6 +48,9 @@ class GeneratorContract(ABC):
         assert mean.ndim == 3 and mean.shape[0] == 1, f"the mean latent is (1, L, C), not {tuple(mean.shape)}"
         assert deviation.shape == mean.shape[-1:], f"the deviation is (C,), not {tuple(deviation.shape)}"
         assert mean.isfinite().all() and (deviation > 0).all(), "the mean is finite, the deviation positive"
+        axes, width = generator.axes(), mean.shape[-1]
+        assert axes.shape == (width, width) and axes.isfinite().all(), f"the axes are (C, C), not {tuple(axes.shape)}"
+        assert bool((axes != 0).any()), "the axes are not all nothing: w could not move along them"
 
     def test_samples_depend_on_their_rng_alone(self) -> None:
         generator = self.make()

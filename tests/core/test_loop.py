@@ -242,3 +242,41 @@ def test_states_are_snapshots() -> None:
     copy = replace(first, offset=first.offset.clone())
     list(run)
     assert torch.equal(first.offset, copy.offset)
+
+
+def narrow() -> ToyGenerator:
+    """A generator whose heads differ in one direction of w alone, that of all ones."""
+
+    class Narrow(ToyGenerator):
+        def axes(self) -> torch.Tensor:
+            return torch.cat([torch.ones(1, 5) / 5**0.5, torch.zeros(4, 5)])
+
+    return Narrow()
+
+
+def test_a_principal_stage_moves_along_the_generators_axes_alone() -> None:
+    task = replace(problem(stage(steps=8, tied=True, principal=True)), generator=narrow())
+    last = list(optimize(task))[-1].state
+    moved = (last.latent(task.generator.deviation()).w - task.start.source.w)[0]
+    assert moved.abs().max() > 1e-3
+    assert torch.allclose(moved, moved.mean(1, keepdim=True).expand_as(moved), atol=1e-6)  # all numbers alike
+    assert torch.allclose(moved[0], moved[1], atol=1e-6)  # and all rows
+    plain = list(optimize(replace(problem(stage(steps=8, tied=True)), generator=narrow())))[-1].state
+    assert not torch.allclose(plain.offset[0, 0], plain.offset[0, 0].mean().expand(5), atol=1e-3)
+
+
+def test_axes_that_are_dimensions_change_nothing_and_a_principal_stage_resumes_bit_for_bit() -> None:
+    plain, along = (problem(stage(principal=principal)) for principal in (False, True))
+    for one, other in zip(optimize(plain), optimize(along), strict=True):
+        assert torch.allclose(one.state.offset, other.state.offset, atol=1e-6)
+    half = list(islice(optimize(along), 5))[-1].state
+    assert_same(list(optimize(along, half))[-1].state, list(optimize(along))[-1].state)
+
+
+def test_w_goes_no_further_than_the_stage_reaches() -> None:
+    task = problem(stage(terms=[Term("fit", Fixed(), towards(5.0))], steps=30, reach=0.2))
+    radius = task.generator.deviation().norm()
+    gone = [(event.state.offset * task.generator.deviation()).norm(dim=-1).max() / radius for event in optimize(task)]
+    assert max(gone) == pytest.approx(0.2, rel=1e-4)
+    free = list(optimize(problem(stage(terms=[Term("fit", Fixed(), towards(5.0))], steps=30))))[-1].state
+    assert (free.offset * task.generator.deviation()).norm(dim=-1).max() / radius > 0.25

@@ -81,6 +81,17 @@ def test_outside_the_mask_differences_count_less(perceptual: Perceptual) -> None
     assert half.metrics["pixel"] == pytest.approx(whole.metrics["pixel"] / 4, rel=1e-4)
 
 
+def test_what_is_spared_is_not_compared(perceptual: Perceptual) -> None:
+    half = (torch.arange(64) < 32).float().expand(1, 1, 64, 64)
+    loss = losses.reconstruction(perceptual, subject(), spared=half)
+    picture = draw(latent(), 256).image.detach().requires_grad_()
+    loss(replace(draw(latent(), 256), image=picture), step(latent())).value.sum().backward()
+    assert picture.grad is not None
+    assert float(picture.grad[..., :120].abs().max()) < 1e-6 < float(picture.grad[..., 140:].abs().max())
+    all_of_it = losses.reconstruction(perceptual, subject(), spared=torch.ones(1, 1, 8, 8))
+    assert float(all_of_it(draw(latent(), 128), step(latent())).value) == 0.0
+
+
 def test_values_are_means_over_views_and_stand_apart_for_subjects(perceptual: Perceptual) -> None:
     loss = losses.reconstruction(perceptual, subject())
     one = loss(draw(latent(), 64), step(latent())).value
@@ -120,6 +131,19 @@ def test_latent_prior_is_in_units_of_the_deviation() -> None:
     assert float(losses.latent_prior(deviation, moved)(None, step(moved)).value) == 0.0
     with pytest.raises(ValueError, match="began"):
         losses.latent_prior(deviation)(None, replace(step(moved), origin=None))
+
+
+def test_along_axes_leaving_w_costs_more_than_moving_within_it() -> None:
+    axes = torch.diag(torch.tensor([1.0, 1.0, 1.0, 0.01, 0.0]))
+    prior = losses.latent_prior(torch.tensor([1.0, 1.0, 1.0, 0.1, 0.1]), axes=axes)
+    origin = Latent(torch.zeros(1, 1, 5))
+
+    def cost(dimension: int) -> float:
+        moved = Latent(torch.eye(5)[dimension].view(1, 1, 5))
+        return float(prior(None, replace(step(moved), origin=origin)).value)
+
+    assert cost(0) == pytest.approx(cost(2))
+    assert cost(3) > 10 * cost(0)
 
 
 def test_latent_prior_bears_a_dimension_without_deviation() -> None:

@@ -56,6 +56,21 @@ def test_the_mean_and_deviation_are_those_of_w(eg3d: Eg3d) -> None:
     torch.testing.assert_close(eg3d.deviation(), w.std(0), atol=0.05, rtol=0.1)
 
 
+def test_the_axes_are_those_of_w_and_short_where_it_hardly_varies(eg3d: Eg3d) -> None:
+    z = torch.randn(20_000, 48, generator=rng(2))
+    with torch.no_grad():
+        w = eg3d.network.mapping(z, Orbit().camera().expand(len(z), -1))[:, 0].double()
+    axes = eg3d.axes().double()
+    lengths = axes.norm(dim=1)
+    kept = lengths > 1e-6 * lengths.max()
+    directions = axes[kept] / lengths[kept, None]
+    torch.testing.assert_close(directions @ directions.T, torch.eye(len(directions), dtype=torch.double), atol=1e-4, rtol=0)
+    variance = ((w - w.mean(0)) @ directions.T).var(0)
+    mean = w.var(0).mean()
+    torch.testing.assert_close(lengths[kept], mean.sqrt() * (variance / mean).clamp(0, 2), atol=1e-3, rtol=0.15)
+    assert eg3d.axes() is eg3d.axes()
+
+
 def test_statistics_use_every_sample_they_are_told() -> None:
     mapping = tiny().backbone.mapping
     few = statistics(mapping, torch.zeros(25), samples=1500)

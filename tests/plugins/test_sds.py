@@ -211,6 +211,27 @@ def test_a_source_prompt_leaves_only_the_difference(pipeline: Pipeline) -> None:
         other(draw(latent(), 64), step(latent()))
 
 
+def test_the_region_of_a_sentence_is_where_the_denoiser_hears_it(pipeline: Pipeline) -> None:
+    image = torch.rand(1, 1, 3, 64, 64) * 2 - 1
+    man, blue = (pipeline.prompts.encode(text) for text in ("a man", "blue hair"))
+
+    def denoise(z: Tensor, t: Tensor, text: Tensor) -> Tensor:
+        heard = torch.zeros_like(z)
+        heard[..., 4:8, 20:28] = 1.0  # there alone it depends on the text
+        return heard * text.mean((1, 2)).view(-1, 1, 1, 1)
+
+    guidance = ScoreDistillation(replace(pipeline, denoise=denoise), SdsOptions(scale=2.0))
+    person = replace(FRONT, image=image)
+    found = guidance.region("blue hair", person, source_prompt="a man")
+    assert found is not None
+    assert found.shape == (1, 1, 32, 32)
+    assert float(found[..., 4:8, 20:28].min()) > 0.9
+    assert float(found[..., 16:, :].max()) == 0.0
+    assert not torch.equal(man, blue)
+    assert guidance.region("blue hair", person) is None  # nothing to differ from
+    assert guidance.region("blue hair", replace(FRONT, image=None), source_prompt="a man") is None
+
+
 def test_posterior_is_sampled_only_where_asked(folder: Path, pipeline: Pipeline) -> None:
     sampling = load(folder, torch.device("cpu"), torch.float32, posterior=True)
     image = draw(latent(), 64)

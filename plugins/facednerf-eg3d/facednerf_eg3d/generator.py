@@ -18,7 +18,7 @@ from facednerf_core.errors import InputError
 from facednerf_core.interfaces import Generator
 from facednerf_core.scene import Latent, Rendering, Scene
 from facednerf_core.views import Orbit, View
-from facednerf_eg3d.mapping import Statistics, statistics
+from facednerf_eg3d.mapping import Statistics, principal_axes, statistics
 from facednerf_eg3d.network import TriPlaneGenerator
 from facednerf_eg3d.retuning import with_tensors
 from facednerf_eg3d.sampling import random_draws
@@ -59,6 +59,7 @@ class Eg3d(Generator):
         self.rules: Rules = rules
         self.size = (network.img_resolution, network.img_resolution)
         self._known = known
+        self._axes: Tensor | None = None
 
     @property
     def statistics(self) -> Statistics:
@@ -74,6 +75,12 @@ class Eg3d(Generator):
     def deviation(self) -> Tensor:
         """The standard deviation of W along each dimension, (C,)."""
         return self.statistics.deviation
+
+    def axes(self) -> Tensor:
+        """W's principal axes (C, C), estimated once from the mapping."""
+        if self._axes is None:
+            self._axes = principal_axes(self.network.backbone.mapping, self.orbit.camera())
+        return self._axes
 
     @torch.no_grad()
     def sample(self, rng: torch.Generator, truncation: float = 0.7) -> Latent:

@@ -69,6 +69,22 @@ class Statistics(NamedTuple):
 
 
 @torch.no_grad()
+def principal_axes(mapping: MappingNetwork, c: Tensor, *, samples: int = 20_000, seed: int = 321) -> Tensor:
+    """W's principal axes as rows (w_dim, w_dim) under the camera label c (c_dim,), as `Generator.axes` has them: the variance
+    along each over W's root mean variance, at most twice that root. Vectors are drawn on the CPU from `seed`."""
+    rng = torch.Generator().manual_seed(seed)
+    weight = mapping.embed.weight
+    rows = []
+    for count in [1000] * (samples // 1000) + [samples % 1000]:
+        z = torch.randn(count, mapping.z_dim, generator=rng).to(weight)
+        rows.append(mapping.row(z, c.to(weight).expand(count, -1)).double())
+    variance, axes = torch.linalg.eigh(torch.cov(torch.cat(rows).T).cpu())
+    mean = variance.mean().clamp_min(1e-12)
+    lengths = mean.sqrt() * (variance / mean).clamp(0, 2)
+    return (lengths[:, None] * axes.T).to(weight)
+
+
+@torch.no_grad()
 def statistics(mapping: MappingNetwork, c: Tensor, *, samples: int = 10_000, seed: int = 123) -> Statistics:
     """Mean and standard deviation of W along each dimension, under the camera label c (c_dim,).
 

@@ -21,8 +21,8 @@ class WPlusOptions:
     refine_rate: float = 0.03
     camera_rate: float = 0.003  # radians, while the search is in W
     camera_refine_rate: float = 0.0005
-    invert_prior: float = 0.01  # weight of the pull towards the mean, while the search is in W
-    refine_prior: float = 0.05  # weight of the pull towards what was found in W
+    invert_prior: float = 0.3  # weight of the pull towards the mean, while the search is in W
+    refine_prior: float = 0.3  # weight of the pull towards what was found in W
     identity: float = 0.2  # weight of the likeness
     silhouette: float = 0.5  # weight of the outline
 

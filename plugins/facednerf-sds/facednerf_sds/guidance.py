@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
+from torch.nn import functional
 
 from facednerf_core.interfaces import Guidance
 from facednerf_core.resampling import fitted, resized
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from facednerf_core.scene import Rendering, Subject
 
 Score = Callable[["Tensor"], "Tensor"]
+REGION_TIMES = (0.55, 0.9)
+"""Between which times the region of a sentence is looked for: late enough for whole things, not for grain."""
+REGION_DRAWS = 10
+"""How many of them."""
 
 
 class ScoreDistillation(Guidance):
@@ -80,6 +85,34 @@ class ScoreDistillation(Guidance):
             return Loss(value.view(subjects), {"gradient": size, "t": float(t.double().mean()) / steps})
 
         return loss
+
+    @torch.no_grad()
+    def region(
+        self, prompt: str, subject: Subject, *, source_prompt: str | None = None, negative: str = ""
+    ) -> Tensor | None:
+        """Where the two sentences find different noise in the photo (Couairon et al. 2022, "DiffEdit"), (N, 1, h, w).
+
+        The mean size of the difference over several times and draws of noise, spread a little: 1 where it is well above
+        a quarter of its largest, 0 below that. Without a photo, or a source prompt to differ from, it is unknown.
+        """
+        if subject.image is None or not source_prompt:
+            return None
+        encode = self.pipeline.prompts.encode
+        text, source, without = encode(prompt), encode(source_prompt), encode(negative)
+        z = self.latents(subject.image[:, 0])
+        steps = len(self.pipeline.alpha_bars)
+        rng = torch.Generator().manual_seed(0)
+        total = z.new_zeros(len(z), 1, *z.shape[2:])
+        for share in torch.linspace(*REGION_TIMES, REGION_DRAWS).tolist():
+            t = torch.full((len(z),), int(share * steps), device=z.device)
+            noise = torch.randn(1, *z.shape[1:], generator=rng).to(z).expand_as(z)
+            apart = self._noise_in(z, t, noise, text, without) - self._noise_in(z, t, noise, source, without)
+            total += apart.square().sum(1, keepdim=True).sqrt()
+        reach = max(1, round(min(z.shape[2:]) / 12)) * 2 + 1
+        total = functional.max_pool2d(total.float(), reach, 1, reach // 2)
+        total = functional.avg_pool2d(total, reach, 1, reach // 2, count_include_pad=False)
+        top = total.flatten(1).quantile(0.97, dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
+        return ((total / top - 0.25) / 0.35).clamp(0, 1)
 
     def gradient(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -33,6 +34,7 @@ FRAMING = {  # of the world's mean head: world.landmarks.points over 4000 draws
     "mouth_z": 0.2100,
 }
 ORBIT = {"radius": 2.7, "pivot": (0.0, 0.0, 0.2), "focal": 4.2647, "yaw": 0.6, "pitch": 0.3}
+ROUND = {"radius": 2.7, "pivot": (0.0, 0.0, 0.0), "focal": 4.2647, "yaw": math.pi, "pitch": 0.3}
 
 
 @cache
@@ -107,12 +109,26 @@ def register_weights(register: Callable[[WeightsCard], None]) -> None:
     )
     register(
         _card(
+            "generator",
+            "panohead",
+            "synthetic heads from all round at 128 pixels; PanoHead's architecture, 3 M parameters",
+            {"tensors": "panohead.safetensors", "config": "panohead.json"},
+            resolution=128,
+            latent=(12, 256),
+            provides=("depth", "mask", "density"),
+            crop=FRAMING,
+            orbit=ROUND,
+            background="white",
+        )
+    )
+    register(
+        _card(
             "guidance",
             "sds",
             "latent diffusion of synthetic heads at 128 pixels, a small closed vocabulary",
             {"pipeline": "diffusion"},
             resolution=128,
-            options={"scale": 30.0, "t_min": 0.2, "t_max": 0.9},
+            options={"scale": 30.0, "t_min": 0.5, "t_max": 0.9, "clip": 1.0},
             vocabulary=tuple(WORDS.read_text(encoding="utf-8").split()),
         )
     )
