@@ -70,8 +70,8 @@ class Statistics(NamedTuple):
 
 @torch.no_grad()
 def principal_axes(mapping: MappingNetwork, c: Tensor, *, samples: int = 20_000, seed: int = 321) -> Tensor:
-    """W's principal axes as rows (w_dim, w_dim) under the camera label c (c_dim,), as `Generator.axes` has them: the variance
-    along each over W's root mean variance, at most twice that root. Vectors are drawn on the CPU from `seed`."""
+    """W's principal axes as rows (w_dim, w_dim) under the camera label c (c_dim,), as `Generator.axes` has them: variance
+    along each over W's root mean variance, at most twice that root. Drawn on the CPU from `seed`."""
     rng = torch.Generator().manual_seed(seed)
     weight = mapping.embed.weight
     rows = []
