@@ -17,10 +17,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
+from facednerf_eg3d.winograd import ROWS, convolve, kernels
+
 SLOPE = 0.2
 """Of every leaky ReLU, whose output is then multiplied by `layers.GAIN` to keep unit variance."""
 STRIP = 2**21
 """Numbers of a layer's output that a CPU works on at a time."""
+WIDE = 128
+"""Channels from which `winograd.convolve` is quicker on a CPU."""
+LARGE = 2**14
+"""Pixels likewise."""
 
 
 class Finish(NamedTuple):
@@ -116,6 +122,10 @@ class _Strip(NamedTuple):
             last = min(height, first + step)
             yield cls(slice(first, last), slice(factor * first, factor * last), int(step < height))
 
+    def even(self) -> bool:
+        """Whether its rows can be made in groups, by `winograd.convolve`."""
+        return self.halo > 0 and (self.made.stop - self.made.start) % ROWS == 0
+
     def around(self, x: Tensor, part: slice, halo: int) -> Tensor:
         """The part of x (N, C, H, W) and `halo` rows on either side, zero beyond the edges."""
         first, last = part.start - halo, part.stop + halo
@@ -147,10 +157,13 @@ class _Layer(torch.autograd.Function):
             whole = _whole(x, held, working)
             if whole:
                 held = held * (scale[0, :, None] * style[0])[:, :, None, None]
+            six = kernels(held) if whole and low_pass is None and _pays(x, held) else None
             out: Tensor | None = None
             for strip in _Strip.of(x, len(weight), factor):
                 part = strip.around(x, strip.rows, strip.halo)
-                if whole:
+                if six is not None and strip.even():
+                    y = convolve(part, six, bias)
+                elif whole:
                     y = convolution(part, held, low_pass, bias=bias, halo=strip.halo)
                 else:
                     y = _modulated(part, held, style * calm.style, low_pass, strip.halo).to(x.dtype)
@@ -196,6 +209,7 @@ class _Layer(torch.autograd.Function):
             whole = _whole(x, held, ctx.working) and g_weight is None
             if whole:
                 held = held * scale[0, :, None, None, None]
+            six = kernels(held.transpose(0, 1).flip(2, 3)) if whole and low_pass is None and _pays(x, held) else None
             rescaled = (scale / (calm.style * calm.weight))[:, :, None, None]
             for strip in _Strip.of(x, len(weight), factor):
                 halo = factor * strip.halo
@@ -234,7 +248,9 @@ class _Layer(torch.autograd.Function):
                     styled = _styled(part, style * calm.style).to(ctx.working)
                     g_weight += _weight_gradient(g, styled, weight, low_pass, strip.halo).to(exact) * (calm.weight * size)
                 if of_x or of_style:
-                    if low_pass is None:
+                    if six is not None and strip.even():
+                        g = convolve(g, six)
+                    elif low_pass is None:
                         g = F.conv_transpose2d(g, held, padding=(1 + strip.halo, 1))
                     else:
                         g = F.conv2d(g, held.transpose(0, 1), stride=2)
@@ -264,6 +280,11 @@ class _Calm(NamedTuple):
 def _whole(x: Tensor, weight: Tensor, working: torch.dtype) -> bool:
     """Whether style and scale can be put into the weight: for a single picture, and unless 16 bits would not hold them."""
     return len(x) == 1 and x.dtype == weight.dtype == working and working.itemsize > 2
+
+
+def _pays(x: Tensor, weight: Tensor) -> bool:
+    """Whether `winograd.convolve` is quicker than the definition."""
+    return x.device.type == "cpu" and min(weight.shape[:2]) >= WIDE and x[0, 0].numel() >= LARGE
 
 
 def _modulated(x: Tensor, weight: Tensor, style: Tensor, low_pass: Tensor | None, halo: int) -> Tensor:
