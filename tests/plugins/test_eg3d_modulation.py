@@ -36,6 +36,15 @@ def compared(found: Tensor, expected: Tensor, of: list[Tensor]) -> None:
         torch.testing.assert_close(one, other)
 
 
+@pytest.fixture(params=["definition", "winograd"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How strips of even height are convolved."""
+    if request.param == "winograd":
+        monkeypatch.setattr(modulation, "WIDE", 1)
+        monkeypatch.setattr(modulation, "LARGE", 1)
+
+
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("strip", [1, 2**21])
 @pytest.mark.parametrize("up", [False, True])
 @pytest.mark.parametrize("clamp", [None, 1.5])
@@ -58,6 +67,7 @@ def test_values_and_every_gradient(
     compared(found, expected, of)
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("strip", [1, 2**21])
 @pytest.mark.parametrize("subjects", [1, 2])
 def test_a_layer_with_its_image(strip: int, subjects: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,10 +17,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
+from facednerf_eg3d.winograd import ROWS, convolve, kernels
+
 SLOPE = 0.2
 """Of every leaky ReLU, whose output is then multiplied by `layers.GAIN` to keep unit variance."""
 STRIP = 2**21
 """Numbers of a layer's output that a CPU works on at a time."""
+WIDE = 128
+"""Channels from which `winograd.convolve` is quicker on a CPU."""
+LARGE = 2**14
+"""Pixels likewise."""
 
 
 class Finish(NamedTuple):
@@ -53,16 +59,18 @@ def arranged(x: Tensor) -> Tensor:
     return rows.permute(0, 3, 1, 2)
 
 
-def convolution(x: Tensor, weight: Tensor, low_pass: Tensor | None = None, *, halo: int = 0) -> Tensor:
-    """Pictures (N, I, H, W) through `weight` (O, I, 3, 3), zero padded: (N, O, H, W).
+def convolution(
+    x: Tensor, weight: Tensor, low_pass: Tensor | None = None, *, bias: Tensor | None = None, halo: int = 0
+) -> Tensor:
+    """Pictures (N, I, H, W) through `weight` (O, I, 3, 3), zero padded, plus a bias (O,): (N, O, H, W).
 
     With a `low_pass` (4, 4) at twice the size: zeros inserted between the samples, true convolution with the weight, then
     four times the low pass. With a `halo` of 1, the first and last row are those of the neighbouring strips.
     """
     if low_pass is None:
-        return F.conv2d(x, weight, padding=(1 - halo, 1))
+        return F.conv2d(x, weight, bias, padding=(1 - halo, 1))
     y = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2, padding=(halo, 0))  # one row and column more than twice
-    return F.conv2d(y, _kernel(low_pass, y), padding=(1 - halo, 1), groups=y.shape[1])
+    return F.conv2d(y, _kernel(low_pass, y), bias, padding=(1 - halo, 1), groups=y.shape[1])
 
 
 def layer(x: Tensor, weight: Tensor, style: Tensor, finish: Finish, low_pass: Tensor | None) -> Tensor:
@@ -114,6 +122,10 @@ class _Strip(NamedTuple):
             last = min(height, first + step)
             yield cls(slice(first, last), slice(factor * first, factor * last), int(step < height))
 
+    def even(self) -> bool:
+        """Whether its rows can be made in groups, by `winograd.convolve`."""
+        return self.halo > 0 and (self.made.stop - self.made.start) % ROWS == 0
+
     def around(self, x: Tensor, part: slice, halo: int) -> Tensor:
         """The part of x (N, C, H, W) and `halo` rows on either side, zero beyond the edges."""
         first, last = part.start - halo, part.stop + halo
@@ -142,24 +154,33 @@ class _Layer(torch.autograd.Function):
         with precise(x):
             calm = _Calm.of(style, weight, working)
             held = _scaled(weight, calm.weight, working)
+            whole = _whole(x, held, working)
+            if whole:
+                held = held * (scale[0, :, None] * style[0])[:, :, None, None]
+            six = kernels(held) if whole and low_pass is None and _pays(x, held) else None
             out: Tensor | None = None
             for strip in _Strip.of(x, len(weight), factor):
                 part = strip.around(x, strip.rows, strip.halo)
-                y = _modulated(part, held, style * calm.style, low_pass, strip.halo).to(x.dtype)
-                y = y.mul_((scale / (calm.style * calm.weight))[:, :, None, None])
+                if six is not None and strip.even():
+                    y = convolve(part, six, bias)
+                elif whole:
+                    y = convolution(part, held, low_pass, bias=bias, halo=strip.halo)
+                else:
+                    y = _modulated(part, held, style * calm.style, low_pass, strip.halo).to(x.dtype)
+                    y = y.mul_((scale / (calm.style * calm.weight))[:, :, None, None])
+                    y += bias[:, None, None]
                 if noise is not None:
                     y += noise[..., strip.made, :]
-                y += bias[:, None, None]
-                F.leaky_relu_(y, SLOPE)
-                if clamp is not None:
-                    y.clamp_(-clamp, clamp)
-                if mixing is not None:
-                    images.append(mixed(y.to(working), mixing))
-                if strip.halo:
-                    out = _like(x, len(weight), factor) if out is None else out
-                    out[:, :, strip.made] = y
+                if strip.halo and out is None:
+                    out = _like(x, len(weight), factor)
+                made = y if out is None else out[:, :, strip.made]
+                if clamp is None:
+                    torch.ops.aten.leaky_relu.out(y, SLOPE, out=made)
                 else:
-                    out = y
+                    torch.clamp(F.leaky_relu_(y, SLOPE), -clamp, clamp, out=made)
+                if mixing is not None:
+                    images.append(mixed(made.to(working), mixing))
+                out = made if out is None else out
         ctx.save_for_backward(x, weight, style, scale, bias, noise, mixing, low_pass, out)
         ctx.clamp, ctx.working, ctx.calm = clamp, working, calm
         ctx.set_materialize_grads(False)
@@ -185,6 +206,10 @@ class _Layer(torch.autograd.Function):
             upstream = None if upstream is None else arranged(upstream)
             calm: _Calm = ctx.calm
             held = _scaled(weight, calm.weight, ctx.working)
+            whole = _whole(x, held, ctx.working) and g_weight is None
+            if whole:
+                held = held * scale[0, :, None, None, None]
+            six = kernels(held.transpose(0, 1).flip(2, 3)) if whole and low_pass is None and _pays(x, held) else None
             rescaled = (scale / (calm.style * calm.weight))[:, :, None, None]
             for strip in _Strip.of(x, len(weight), factor):
                 halo = factor * strip.halo
@@ -200,18 +225,22 @@ class _Layer(torch.autograd.Function):
                         own = slice(edge, g_image.shape[1] - edge)
                         g_mixing += torch.bmm(back[:, own].mT, _rows(y)[:, own].to(ctx.working)) * size
                 assert g is not None
-                g = _through_activation(g, y, ctx.clamp)
+                if ctx.clamp is not None:
+                    g = torch.ops.aten.hardtanh_backward(g, y, -ctx.clamp, ctx.clamp)
+                inner = slice(halo, y.shape[2] - halo)
+                if of_scale or of_bias or of_noise:  # g * y is the same before and after a leaky ReLU
+                    moment += (g[:, :, inner] * y[:, :, inner]).sum(dim=(2, 3))
+                g = _through_activation(g, y, own=ctx.clamp is not None)
                 if of_scale or of_bias or of_noise:
-                    inside, before = g[:, :, halo : g.shape[2] - halo], y[:, :, halo : y.shape[2] - halo]
+                    inside = g[:, :, inner]
                     sums += inside.sum(dim=(2, 3))
-                    moment += (inside * F.leaky_relu(before, 1.0 / SLOPE)).sum(dim=(2, 3))
                     if noise is not None:
                         moment -= (inside * noise[..., strip.made, :]).sum(dim=(2, 3))
                     if g_noise is not None:
                         g_noise[:, :, strip.made] = inside.sum(dim=1, keepdim=True)
                 if not (of_x or of_style or of_weight):
                     continue
-                g, size = _lifted(g.mul_(rescaled), ctx.working)
+                g, size = _lifted(g if whole else g.mul_(rescaled), ctx.working)
                 if low_pass is not None:
                     g = F.conv2d(g, _kernel(low_pass, g).flip(2, 3), padding=(2 - 2 * strip.halo, 2), groups=g.shape[1])
                 if g_weight is not None:
@@ -219,14 +248,16 @@ class _Layer(torch.autograd.Function):
                     styled = _styled(part, style * calm.style).to(ctx.working)
                     g_weight += _weight_gradient(g, styled, weight, low_pass, strip.halo).to(exact) * (calm.weight * size)
                 if of_x or of_style:
-                    if low_pass is None:
+                    if six is not None and strip.even():
+                        g = convolve(g, six)
+                    elif low_pass is None:
                         g = F.conv_transpose2d(g, held, padding=(1 + strip.halo, 1))
                     else:
                         g = F.conv2d(g, held.transpose(0, 1), stride=2)
                     g = g.to(x.dtype)
                     g_style += (g * x[:, :, strip.rows]).sum(dim=(2, 3)) * (calm.style * size)
                     if g_x is not None:
-                        g_x[:, :, strip.rows] = g.mul_((style * (calm.style * size))[:, :, None, None])
+                        torch.mul(g, (style * (calm.style * size))[:, :, None, None], out=g_x[:, :, strip.rows])
         g_scale = (moment - bias * sums) / scale  # the sum of g * convolution
         g_noise = None if g_noise is None else g_noise.sum_to_size(noise.shape)
         return g_x, g_weight, g_style, g_scale, sums.sum(dim=0), g_noise, g_mixing, None, None, None
@@ -244,6 +275,16 @@ class _Calm(NamedTuple):
             return cls(1.0, 1.0)
         largest = style.abs().amax(dim=1, keepdim=True).clamp_min(1e-6)
         return cls(1.0 / largest, 2.0 ** -round(0.5 * math.log2(weight[0].numel())))
+
+
+def _whole(x: Tensor, weight: Tensor, working: torch.dtype) -> bool:
+    """Whether style and scale can be put into the weight: for a single picture, and unless 16 bits would not hold them."""
+    return len(x) == 1 and x.dtype == weight.dtype == working and working.itemsize > 2
+
+
+def _pays(x: Tensor, weight: Tensor) -> bool:
+    """Whether `winograd.convolve` is quicker than the definition."""
+    return x.device.type == "cpu" and min(weight.shape[:2]) >= WIDE and x[0, 0].numel() >= LARGE
 
 
 def _modulated(x: Tensor, weight: Tensor, style: Tensor, low_pass: Tensor | None, halo: int) -> Tensor:
@@ -278,12 +319,11 @@ def _kernel(low_pass: Tensor, y: Tensor) -> Tensor:
     return (4.0 * low_pass).flip(0, 1).to(y.dtype).expand(y.shape[1], 1, 4, 4)
 
 
-def _through_activation(upstream: Tensor, out: Tensor, clamp: float | None) -> Tensor:
-    """The gradient before clamp and leaky ReLU, in memory of its own."""
-    if clamp is None:
-        return torch.ops.aten.leaky_relu_backward(upstream, out, SLOPE, True)
-    g = torch.ops.aten.hardtanh_backward(upstream, out, -clamp, clamp)
-    return torch.ops.aten.leaky_relu_backward.grad_input(g, out, SLOPE, True, grad_input=g)
+def _through_activation(g: Tensor, out: Tensor, *, own: bool) -> Tensor:
+    """The gradient before the leaky ReLU, in memory of its own, which may be that of `g` if it is ours."""
+    if own:
+        return torch.ops.aten.leaky_relu_backward.grad_input(g, out, SLOPE, True, grad_input=g)
+    return torch.ops.aten.leaky_relu_backward(g, out, SLOPE, True)
 
 
 def _lifted(g: Tensor, working: torch.dtype) -> tuple[Tensor, Tensor | float]:

@@ -162,7 +162,8 @@ class _Decode(torch.autograd.Function):
         of_points, of_table, *of_weights = ctx.needs_input_grad[:6]
         subjects, count, _ = points.shape
         g_sigma, g_colours = g_sigma.reshape(-1), g_colours.reshape(-1, colours.shape[-1])
-        corners = _Corners.empty(points, count, layout)
+        corners = _Corners.empty(points, min(PORTION, count), layout)
+        firsts = corners.index.new_empty(len(layout.axes), count)
         g_features = points.new_empty(count, w0.shape[1])
         closed = points.new_empty(min(PORTION, count), w0.shape[0])
         slope, g_shades = points.new_empty(2, min(PORTION, count), colours.shape[-1])
@@ -173,7 +174,8 @@ class _Decode(torch.autograd.Function):
         w0n, b0n, w0t, w1t = -w0, -b0, w0.t().contiguous(), w1[1:].t().contiguous()
         for subject, part, whole in _portions(subjects, count):
             held = slice(0, part.stop - part.start)
-            features = corners[part].features(points[subject, part], table[subject], layout)
+            features = corners[held].features(points[subject, part], table[subject], layout)
+            firsts[:, part] = corners.index[held, ::4].t()
             away = _product(features, w0n, b0n)
             s = torch.sigmoid(away, out=closed[held])
             rest = torch.neg(colours[whole], out=slope[held]).add_(1.001)
@@ -191,10 +193,10 @@ class _Decode(torch.autograd.Function):
                 g_b0 += g.sum(0)
             if g_points is not None:
                 g_points[subject, part] = _point_gradient(
-                    points[subject, part], table[subject], corners.index[part], g_features[part], layout
+                    points[subject, part], table[subject], corners.index[held], g_features[part], layout
                 )
             if g_table is not None and part.stop == count:
-                _table_gradient(corners, g_features, layout, out=g_table[subject])
+                _table_gradient(points[subject], firsts, g_features, layout, out=g_table[subject])
         found = (g_w0, g_b0, g_w1, g_b1) if any(of_weights) else (None, None, None, None)
         return g_points, g_table, *found, None
 
@@ -221,23 +223,29 @@ def _portions(subjects: int, count: int) -> list[tuple[int, slice, slice]]:
     ]
 
 
-def _table_gradient(corners: _Corners, g_features: Tensor, layout: Layout, *, out: Tensor) -> None:
-    """The gradient (rows, C) of the table: for each row, the weighted sum over the points that touch it.
+def _table_gradient(points: Tensor, firsts: Tensor, g_features: Tensor, layout: Layout, *, out: Tensor) -> None:
+    """The gradient (rows, C) of the table: for each row, the weighted sum over the points (P, 3) that touch it.
 
-    Points are sorted by the first of the four rows that they touch on each plane. The four sums are taken apart and then
-    moved to where they belong.
+    On each plane, points are sorted by the first of the four rows that they touch, `firsts` (G, P). The four sums are taken
+    apart and then moved to where they belong.
     """
-    first, order = corners.index[:, ::4].flatten().sort()
-    starts = F.pad(torch.bincount(first, minlength=layout.rows).cumsum(0)[:-1], (1, 0))
-    points = order // len(layout.axes)
-    weights = corners.weight.view(-1, 4).index_select(0, order).t().contiguous()  # (4, G P)
-    for corner in range(4):
-        found = F.embedding_bag(points, g_features, starts, mode="sum", per_sample_weights=weights[corner])
-        offset = (corner % 2) + layout.stride * (corner // 2)
-        if corner == 0:
-            out.copy_(found)
-        else:
-            out[offset:] += found[:-offset]
+    _, part = _spot(points, layout)
+    size = layout.stride**2
+    for plane, (across, down) in enumerate(layout.axes):
+        first, order = firsts[plane].sort()
+        starts = F.pad(torch.bincount(first - plane * size, minlength=size).cumsum(0)[:-1], (1, 0)).int()
+        right, below = part[across].index_select(0, order), part[down].index_select(0, order).mul_(1.0 / 3.0)
+        left, above = 1.0 - right, 1.0 / 3.0 - below
+        order = order.int()
+        own = out[plane * size : (plane + 1) * size]
+        for corner in range(4):
+            weights = (right if corner % 2 else left) * (below if corner >= 2 else above)
+            found = F.embedding_bag(order, g_features, starts, mode="sum", per_sample_weights=weights)
+            offset = (corner % 2) + layout.stride * (corner // 2)
+            if corner == 0:
+                own.copy_(found)
+            else:
+                own[offset:] += found[:-offset]
 
 
 def _point_gradient(points: Tensor, table: Tensor, index: Tensor, g_features: Tensor, layout: Layout) -> Tensor:
