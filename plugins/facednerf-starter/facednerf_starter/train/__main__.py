@@ -13,7 +13,6 @@ COMMANDS: dict[str, str] = {
     "diffusion": "facednerf_starter.train.diffusion",
     "mapping": "facednerf_starter.train.mapping",
     "generator": "facednerf_starter.train.generator",
-    "soften": "facednerf_starter.train.soften",
     "identity": "facednerf_starter.train.identity",
     "detector": "facednerf_starter.train.detector",
     "perceptual": "facednerf_starter.train.perceptual",

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from facednerf_core.errors import InputError
 from facednerf_starter.train import draws
-from facednerf_starter.train.mapping import Design
+from facednerf_starter.train.mapping import Design, numbers
 from facednerf_starter.world.attributes import Attributes, decode, draw
 from facednerf_starter.world.cameras import draw_cameras
 from facednerf_starter.world.render import render
@@ -129,8 +129,7 @@ class Portraitist:
                 "this generator's W was learned: a restyled person has no latent in it; give a generator with a designed W "
                 "(python -m facednerf_starter.train mapping --designed), or leave --generator out"
             )
-        told = torch.cat([heads.vector(), heads.light.flatten(1)], dim=1).float()
-        return self.design.rows(told.to(self.design.mean.device), self.network.num_ws)
+        return self.design.rows(numbers(heads).to(self.design.mean.device), self.network.num_ws)
 
 
 def kept(path: Path, make: Callable[[], Album], about: dict[str, object]) -> Album:
