@@ -28,7 +28,8 @@ def cards() -> dict[str, WeightsCard]:
 
 
 def test_the_names_of_its_weights(cards: dict[str, WeightsCard]) -> None:
-    assert list(cards) == ["eg3d/starter", "sds/starter", "arcface/starter", "vgg16/starter", "starter/detector"]
+    names = ["eg3d/starter", "panohead/starter", "sds/starter", "arcface/starter", "vgg16/starter", "starter/detector"]
+    assert list(cards) == names
 
 
 def test_every_shipped_file_is_the_one_of_its_card(cards: dict[str, WeightsCard], tmp_path: Path) -> None:
@@ -70,7 +71,7 @@ def test_a_card_without_a_hash_says_what_to_run(monkeypatch: pytest.MonkeyPatch)
 
 def test_model_cards_are_of_the_files_beside_them() -> None:
     cards = sorted(FOLDER.glob("*.card.json"))
-    assert len(cards) == 4
+    assert len(cards) == 5
     for path in cards:
         file = path.with_name(path.name.removesuffix(".card.json") + ".safetensors")
         assert json.loads(path.read_text())["bytes"] == file.stat().st_size, path.name
