@@ -14,7 +14,7 @@ from facednerf_core.cards import Card, WeightsCard
 from facednerf_core.errors import DomainMismatch, InputError, MissingWeights, UnknownName, Unsupported
 from facednerf_core.hookspecs import hookimpl
 from facednerf_core.interfaces import Guidance, Identity, Inverter
-from facednerf_core.loop import Problem
+from facednerf_core.loop import Problem, optimize
 from facednerf_core.perceptual import Perceptual, Vgg16
 from facednerf_core.plugins import Shelves
 from facednerf_core.recipe import Recipe, Weights
@@ -149,7 +149,28 @@ def test_the_default_recipe_inverts_tunes_and_edits(shelves: Shelves, registry: 
     assert {term.name: term.sees for term in edit.terms}["identity"] == 0.7
     assert {term.name: term.against for term in edit.terms if term.against} == {"guidance": "source"}
     assert edit.tied, "an edit is a direction of W"
+    assert edit.principal, "and of its principal axes"
+    assert edit.reach == compose.REACH
     assert edit.steps == compose.STEPS["edit"]
+
+
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_an_edit_is_held_to_the_photo_only_where_the_sentence_does_not_speak(
+    shelves: Shelves, registry: Registry, monkeypatch: pytest.MonkeyPatch, everywhere: bool
+) -> None:
+    asked = []
+
+    def region(self: Aim, prompt: str, subject: Subject, **how: Any) -> torch.Tensor:
+        asked.append((prompt, how["source_prompt"]))
+        return torch.full((1, 1, 4, 4), float(everywhere))
+
+    monkeypatch.setattr(Aim, "region", region)
+    plan, problem = posed(RECIPE, shelves, registry)
+    assert asked == [(RECIPE.prompt, plan.source_prompt)]
+    last = list(optimize(problem))[-1]
+    assert last.stage == "edit"
+    assert (last.losses["reconstruction"] == 0.0) == everywhere
+    assert next(event for event in optimize(problem) if event.stage == "invert").losses["reconstruction"] > 0.0
 
 
 def test_an_inversion_has_no_edit_and_no_guidance(shelves: Shelves, registry: Registry) -> None:
