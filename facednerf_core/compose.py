@@ -280,7 +280,6 @@ def _terms(plan: Plan, built: Built, subject: Subject) -> dict[str, Term]:
     terms = {
         "reconstruction": Term("reconstruction", Fixed(), losses.reconstruction(built.features, subject, pixels=PIXELS)),
         "latent": Term("latent", None, losses.latent_prior(deviation)),
-        WITHIN: Term("latent", None, losses.latent_prior(deviation, axes=built.generator.axes())),
         "locality": Term("locality", Nearby(0.5, 0.2), losses.locality(built.features), against="nearby"),
     }
     if subject.mask is not None and "mask" in plan.scene.provides:
@@ -298,6 +297,7 @@ def _terms(plan: Plan, built: Built, subject: Subject) -> dict[str, Term]:
             region = built.guidance.region(recipe.prompt, subject, source_prompt=source, negative=recipe.negative)
             elsewhere = losses.reconstruction(built.features, subject, pixels=PIXELS, spared=region)
             terms[ELSEWHERE] = Term("reconstruction", Fixed(), elsewhere)
+            terms[WITHIN] = Term("latent", None, losses.latent_prior(deviation, axes=built.generator.axes()))
     return terms
 
 

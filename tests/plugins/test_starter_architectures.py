@@ -10,12 +10,14 @@ from facednerf_eg3d import triplanes
 from facednerf_panohead import trigrid
 from facednerf_panohead.network import TriGridGenerator
 from facednerf_starter.train.architectures import build, configuration
-from facednerf_starter.train.capture import Captured, adam_of, set_rates
+from facednerf_starter.train.capture import Captured, adam_of
 from facednerf_starter.train.gathering import gathered, tabulated
 from facednerf_starter.train.generator import begin
-from facednerf_starter.train.pieces import PieceError
+from facednerf_starter.train.pieces import set_rate
 from safetensors.torch import save_file
 from torch import Tensor
+
+from facednerf_core.errors import InputError
 
 SIZES = {"width": 32, "layers": 2, "channels": 8, "features": 4, "hidden": 8, "samples": (6, 6), "tiny": True}
 
@@ -68,7 +70,7 @@ def test_a_training_begins_with_an_exported_network_and_refuses_another(tmp_path
     ws = torch.randn(1, first.num_ws, 32)
     assert torch.allclose(first.planes(ws), second.planes(ws), atol=1e-5)
     other = build("eg3d", configuration("eg3d", 64, **(SIZES | {"width": 24})))
-    with pytest.raises(PieceError, match="another network's"):
+    with pytest.raises(InputError, match="not the tensors of the network to be trained"):
         begin(other, tmp_path / "a.safetensors")
 
 
@@ -94,7 +96,7 @@ def test_a_recorded_step_is_the_plain_one(device: str) -> None:
         run = Captured(step, where) if recorded else step
         losses = []
         for index in range(8):
-            set_rates(optimizer, 0.1 / (1 + index))
+            set_rate(optimizer, 0.1 / (1 + index))
             losses.append(float(run({"x": torch.arange(3.0, device=where) + index})["loss"]))
         results.append((losses, weight.detach().cpu()))
     assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)

@@ -92,6 +92,17 @@ def test_a_run_that_is_closed_early_leaves_its_file_and_says_so(data: Path, tmp_
     assert not json.loads((tmp_path / f"{name}.card.json").read_text())["finished"]
 
 
+def test_a_generators_card_says_what_its_training_began_with(
+    data: Path, results: dict[str, tuple[Path, Path]], tmp_path: Path
+) -> None:
+    earlier = results["generator"][0]
+    folder = train("generator", data, tmp_path, 1, "--start", str(earlier / "generator.safetensors"))
+    begun = json.loads((folder / "generator.card.json").read_text())["begun_with"]
+    before = json.loads((earlier / "generator.card.json").read_text())
+    assert begun == {name: before[name] for name in ("steps", "seconds", "hardware")} | {"heads": before["data"]["heads"]}
+    assert "begun_with" not in before
+
+
 @pytest.fixture(scope="module")
 def mappings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Files of the recipe `mapping`, W learned and W designed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -72,16 +73,11 @@ class Statistics(NamedTuple):
 def principal_axes(mapping: MappingNetwork, c: Tensor, *, samples: int = 20_000, seed: int = 321) -> Tensor:
     """W's principal axes as rows (w_dim, w_dim) under the camera label c (c_dim,), as `Generator.axes` has them: variance
     along each over W's root mean variance, at most twice that root. Drawn on the CPU from `seed`."""
-    rng = torch.Generator().manual_seed(seed)
-    weight = mapping.embed.weight
-    rows = []
-    for count in [1000] * (samples // 1000) + [samples % 1000]:
-        z = torch.randn(count, mapping.z_dim, generator=rng).to(weight)
-        rows.append(mapping.row(z, c.to(weight).expand(count, -1)).double())
-    variance, axes = torch.linalg.eigh(torch.cov(torch.cat(rows).T).cpu())
+    rows = torch.cat(list(_drawn(mapping, c, samples, seed)))
+    variance, axes = torch.linalg.eigh(torch.cov(rows.T).cpu())
     mean = variance.mean().clamp_min(1e-12)
     lengths = mean.sqrt() * (variance / mean).clamp(0, 2)
-    return (lengths[:, None] * axes.T).to(weight)
+    return (lengths[:, None] * axes.T).to(mapping.w_avg)
 
 
 @torch.no_grad()
@@ -90,15 +86,20 @@ def statistics(mapping: MappingNetwork, c: Tensor, *, samples: int = 10_000, see
 
     The vectors are drawn on the CPU from `seed`, so that every device and every run finds the same statistics.
     """
-    rng = torch.Generator().manual_seed(seed)
-    weight = mapping.embed.weight
     total = torch.zeros_like(mapping.w_avg, dtype=torch.float64)
     square = torch.zeros_like(total)
-    for count in [1000] * (samples // 1000) + [samples % 1000]:
-        z = torch.randn(count, mapping.z_dim, generator=rng).to(weight)
-        w = mapping.row(z, c.to(weight).expand(count, -1)).double()
+    for w in _drawn(mapping, c, samples, seed):
         total += w.sum(dim=0)
         square += w.square().sum(dim=0)
     mean = total / samples
     deviation = (square / samples - mean.square()).clamp_min(0).sqrt()
-    return Statistics(mean.to(weight), deviation.to(weight))
+    return Statistics(mean.to(mapping.w_avg), deviation.to(mapping.w_avg))
+
+
+def _drawn(mapping: MappingNetwork, c: Tensor, samples: int, seed: int) -> Iterator[Tensor]:
+    """Rows of W (n, w_dim) of random vectors, in float64, by the thousand."""
+    rng = torch.Generator().manual_seed(seed)
+    weight = mapping.embed.weight
+    for count in [1000] * (samples // 1000) + [samples % 1000]:
+        z = torch.randn(count, mapping.z_dim, generator=rng).to(weight)
+        yield mapping.row(z, c.to(weight).expand(count, -1)).double()

@@ -35,6 +35,7 @@ class _Grids(TriGridGenerator):
     def field(self, grids: Tensor) -> Field:
         if grids.device.type == "cpu":
             return super().field(grids)
+        assert self.decoder.activation != "lrelu"  # no configuration here has it, and `gathering.decoded` does not
         bounded = self.decoder.activation == "sigmoid"
         return _fused(grids, self.decoder.net, self.axes, self.options.box_warp, bounded=bounded)
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 Step = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 """Tensors in, tensors out; whatever else it reads must lie in memory that stays in place."""
@@ -66,20 +65,10 @@ class Captured:
 
 
 def adam_of(groups: list[dict[str, object]], rate: float, device: torch.device) -> torch.optim.Adam:
-    """Adam whose learning rates a recorded step can follow; set them with `set_rates`.
+    """Adam whose learning rates a recorded step can follow; set them with `pieces.set_rate`.
 
     A group may have a `factor`, which multiplies the rate.
     """
     captured = device.type == "cuda"
     made = [{**group, "lr": torch.tensor(rate, device=device) if captured else rate} for group in groups]
     return torch.optim.Adam(made, lr=rate, betas=(0.9, 0.99), capturable=captured)
-
-
-def set_rates(optimizer: Optimizer, rate: float) -> None:
-    """The learning rate of every group, times its `factor`."""
-    for group in optimizer.param_groups:
-        value = rate * group.get("factor", 1.0)
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(value)
-        else:
-            group["lr"] = value

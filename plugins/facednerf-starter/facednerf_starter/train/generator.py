@@ -11,6 +11,7 @@ disturbed a little, so that what lies between latents stays a head.
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -25,14 +26,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from facednerf_core.perceptual import distance, from_tensors
+from facednerf_core.statedicts import check
 from facednerf_starter.train import draws, showing
 from facednerf_starter.train.architectures import ARCHITECTURES, Network, build, configuration
 from facednerf_starter.train.arguments import add_run_arguments, device_of
-from facednerf_starter.train.capture import Captured, Step, adam_of, set_rates
+from facednerf_starter.train.capture import Captured, Step, adam_of
 from facednerf_starter.train.exports import card, export
 from facednerf_starter.train.likeness import Truth, likeness
 from facednerf_starter.train.mapping import Design, Readout, layers_of, taught, told
-from facednerf_starter.train.pieces import Piece, PieceError, rate
+from facednerf_starter.train.pieces import Piece, rate, set_rate
 from facednerf_starter.train.shards import Shards
 from facednerf_starter.world.attributes import Z_DIM
 
@@ -158,12 +160,6 @@ def run(args: argparse.Namespace) -> None:
     label = torch.zeros(args.batch, 25, device=device)
     print(f"generator: {sum(p.numel() for p in network.parameters()) / 1e6:.2f} M parameters", flush=True)
 
-    def score(ws: Tensor, truth: Truth, jitter: Draws) -> tuple[Tensor, dict[str, Tensor]]:
-        """The image and the terms of its likeness."""
-        with torch.autocast(device.type, torch.bfloat16, enabled=args.half, cache_enabled=False):
-            image, volume = network(ws, truth.cameras, draws=jitter)
-        return image, likeness(image, volume, truth)
-
     def learn(late: bool, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One step of Adam on a batch."""
         adam.zero_grad(set_to_none=True)
@@ -171,7 +167,9 @@ def run(args: argparse.Namespace) -> None:
         ws = w_reader.rows(wanted, network.num_ws) if isinstance(w_reader, Design) else network.mapping(z, label)
         ws = disturbed(ws, args.disturb, given)
         network.options = full if late else sparse
-        image, parts = score(ws, truth, Draws(given["coarse"], given["fine"]))
+        with torch.autocast(device.type, torch.bfloat16, enabled=args.half, cache_enabled=False):
+            image, volume = network(ws, truth.cameras, draws=Draws(given["coarse"], given["fine"]))
+        parts = likeness(image, volume, truth)
         if features is not None and late:
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda", cache_enabled=False):
                 with torch.no_grad():
@@ -197,7 +195,7 @@ def run(args: argparse.Namespace) -> None:
 
         late = piece.steps is not None and step >= LATE * piece.steps
         fall = rate(step, piece.steps, warm=100)
-        set_rates(adam, args.rate * (0.04 + 0.96 * fall if step >= 100 else fall))
+        set_rate(adam, args.rate * (0.04 + 0.96 * fall if step >= 100 else fall))
         options = full if late else sparse
         heads, seen = reader.pick(args.batch, views, at("pick"))
         given = {
@@ -221,21 +219,24 @@ def begin(network: Network, path: Path) -> None:
     """Gives a network the tensors of an exported one; its noise maps are taken as they act, at full strength again.
 
     Raises:
-        PieceError: the tensors are another network's.
+        InputError: the tensors are another network's.
     """
     tensors = {name: value.float() for name, value in load_file(path).items()}
-    own = network.state_dict()
-    strange = sorted(
-        name for name in {*tensors, *own} if name not in tensors or name not in own or tensors[name].shape != own[name].shape
-    )
-    if strange:
-        raise PieceError(f"'{path}' is another network's: {', '.join(strange[:5])} do not fit; give its sizes")
+    check(tensors, network.state_dict(), "the network to be trained", hint=f"Give the sizes and the --backbone of '{path}'.")
     for name in tensors:
         if name.startswith("backbone.synthesis.") and name.endswith("noise_const"):
             strength = tensors[name.replace("noise_const", "noise_strength")]
             tensors[name] = tensors[name] * strength
             strength.fill_(1.0)
     network.load_state_dict(tensors)
+
+
+def begun_with(path: Path) -> dict[str, Any]:
+    """What the card beside exported tensors says of how they were trained."""
+    told_of = json.loads(path.with_suffix(".card.json").read_text("utf-8"))
+    return {name: told_of[name] for name in ("steps", "seconds", "hardware", "begun_with") if name in told_of} | {
+        "heads": told_of["data"]["heads"]
+    }
 
 
 def disturbance(count: int, rows: int, width: int, at: draws.Key, device: torch.device) -> dict[str, Tensor]:
@@ -278,12 +279,14 @@ def finish(
     showing.pictures(frozen, reader, args.out, seed=args.seed, deviation=found.deviation, design=design)
     measured["w_deviation_mean"] = round(float(found.deviation.mean()), 4)
     print(f"{kind.file}: {measured}", flush=True)
+    began = {"begun_with": begun_with(args.start)} if args.start else {}
     export(
         args.out,
         kind.file,
         network.state_dict(),
         {"class": f"{kind.plain.__module__}.{kind.plain.__name__}", **config},
-        card(
+        began
+        | card(
             piece,
             reader.shards,
             device,

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from facednerf_starter.train import draws
 from facednerf_starter.train.arguments import add_piece_arguments, device_of
-from facednerf_starter.train.capture import Captured, adam_of, set_rates
-from facednerf_starter.train.pieces import Piece, rate, write_json
+from facednerf_starter.train.capture import Captured, adam_of
+from facednerf_starter.train.pieces import Piece, rate, set_rate, write_json
 from facednerf_starter.world.attributes import VECTOR, Z_DIM, Attributes, decode
 
 LABEL_DIM = 25
@@ -182,7 +182,7 @@ def run(args: argparse.Namespace) -> None:
     pool = Pool(args.batch, args.seed, device)
 
     def one_step(step: int) -> dict[str, Tensor]:
-        set_rates(adam, args.rate * rate(step, piece.steps, warm=100))
+        set_rate(adam, args.rate * rate(step, piece.steps, warm=100))
         z, heads = pool.draw(step)
         return captured({"z": z, "heads": heads})
 

@@ -43,9 +43,14 @@ def rate(step: int, steps: int | None, *, warm: int = 200) -> float:
 
 
 def set_rate(optimizer: Optimizer, value: float) -> None:
-    """Sets the learning rate of every parameter group."""
+    """Sets the learning rate of every parameter group, times the group's `factor` if it has one; a rate that is a tensor
+    keeps its place in memory."""
     for group in optimizer.param_groups:
-        group["lr"] = value
+        own = value * group.get("factor", 1.0)
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(own)
+        else:
+            group["lr"] = own
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

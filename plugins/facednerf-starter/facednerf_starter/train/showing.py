@@ -30,14 +30,13 @@ def measure(
 
     Writes `generator.png`: truth and rendering, pair beside pair.
     """
-    out.mkdir(parents=True, exist_ok=True)
     chosen = reader.shards.held[:heads].to(reader.device)
     views = torch.arange(min(4, reader.shards.views), device=reader.device)
     images, truths, masks, depth_errors, alpha_errors = [], [], [], [], []
     for part in chosen.split(8):
-        z, wanted_told, truth = reader.read(part, views.expand(len(part), -1))
+        z, numbers, truth = reader.read(part, views.expand(len(part), -1))
         label = torch.zeros(len(part), 25, device=reader.device)
-        ws = network.mapping(z, label) if design is None else design.rows(wanted_told, network.num_ws)
+        ws = network.mapping(z, label) if design is None else design.rows(numbers, network.num_ws)
         image, volume = network(ws, truth.cameras)
         half = F.avg_pool2d(truth.mask.flatten(0, 1), 2).unflatten(0, truth.mask.shape[:2])
         solid = (half > 0.98) & (truth.depth > 0)
