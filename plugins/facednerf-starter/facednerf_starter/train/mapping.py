@@ -19,6 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from facednerf_core.errors import InputError
 from facednerf_starter.train import draws
 from facednerf_starter.train.arguments import add_piece_arguments, device_of
 from facednerf_starter.train.capture import Captured, adam_of
@@ -198,8 +199,8 @@ def run(args: argparse.Namespace) -> None:
     print(f"mapping: share of variance not explained: {missed}", flush=True)
     unexplained = round(sum(errors) / len(errors), 4)
     about = {
-        "width": width, "layers": args.layers, "designed": args.designed, "draws": before + piece.step * args.batch,
-        "unexplained": unexplained,
+        "width": width, "layers": args.layers, "designed": args.designed, "seed": args.seed,
+        "draws": before + piece.step * args.batch, "unexplained": unexplained,
     }  # fmt: skip
     tensors = {f"mapping.{key}": value for key, value in mapping.state_dict().items()}
     tensors |= {f"reader.{key}": value for key, value in reader.state_dict().items()}
@@ -215,15 +216,25 @@ def run(args: argparse.Namespace) -> None:
 
 @torch.no_grad()
 def give(path: Path, mapping: MappingNetwork, about: dict[str, Any]) -> None:
-    """Puts a mapping, and the mean of its W, into a generator's file, and says so on the card beside it."""
+    """Puts a mapping, and the mean of its W, into a generator's file, and says so on the card beside it.
+
+    Raises:
+        InputError: the mapping was fitted to a W designed from another seed than the generator's: nothing that it samples
+            would be the head of its draw.
+    """
+    card = path.with_suffix(".card.json")
+    told_of = json.loads(card.read_text("utf-8"))
+    if about["designed"] and about["seed"] != told_of["settings"]["seed"]:
+        raise InputError(
+            f"the mapping is of seed {about['seed']} and '{path}' of seed {told_of['settings']['seed']}: their designed W "
+            "differ. Fit a mapping with the generator's --seed."
+        )
     mapping.w_avg.copy_(statistics(mapping, torch.zeros(LABEL_DIM)).mean)
     tensors = load_file(path)
     tensors |= {f"backbone.mapping.{key}": value.half().contiguous() for key, value in mapping.state_dict().items()}
     fresh = path.with_name(path.name + ".part")
     save_file(tensors, fresh)
     fresh.replace(path)
-    card = path.with_suffix(".card.json")
-    told_of = json.loads(card.read_text("utf-8"))
     told_of["settings"]["mapping"] = about
     write_json(card, told_of)
 
