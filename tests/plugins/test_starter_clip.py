@@ -44,7 +44,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> tokenizer.CLIPTokenizer:
 
 @pytest.fixture(scope="module")
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The folders that a run of either kind leaves, beside its card."""
+    """The folders that a run of either kind leaves."""
     root = tmp_path_factory.mktemp("clip")
     for more in ([], ["--judge"]):
         main(["clip", "--data", str(data), "--out", str(root), "--steps", "2", *TINY, *more])
@@ -68,8 +68,8 @@ def test_open_clip_reads_the_folder_and_its_tokenizer(trained: dict[str, Path], 
 
 
 @pytest.mark.parametrize("name", ["clip", "clip-judge"])
-def test_a_card_stands_beside_the_folder(trained: dict[str, Path], name: str) -> None:
-    card = json.loads(trained[name].with_name(f"{name}.card.json").read_text())
+def test_a_card_lies_in_the_folder(trained: dict[str, Path], name: str) -> None:
+    card = json.loads((trained[name] / "card.json").read_text())
     assert card["steps"] == 2
     assert card["finished"]
     found = card["measured_on_held_out_heads"]

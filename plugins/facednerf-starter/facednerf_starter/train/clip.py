@@ -113,7 +113,7 @@ def finish(
     *,
     judge: bool,
 ) -> None:
-    """Measures the folder that was written, as open_clip reads it, and writes its card beside it."""
+    """Measures the folder that was written, as open_clip reads it, and writes its card into it."""
     folder = piece.out / piece.name
     network = openclip.load(folder, device)
     found: dict[str, Any] = measured(network, pairs.sights, pairs.said, words, piece.seed, painter)
@@ -133,8 +133,8 @@ def finish(
         limits=f"knows {len(tokenizer.words())} words (vocabulary.txt), others do nothing; heads only. On real photos what "
         "it finds is an indication.",
     )
-    size = sum(path.stat().st_size for path in folder.iterdir())
-    write_json(piece.out / f"{piece.name}.card.json", {**about, "bytes": size})
+    size = sum(path.stat().st_size for path in folder.iterdir() if path.name != "card.json")
+    write_json(folder / "card.json", {**about, "bytes": size})
     print(f"{piece.name}: {size / 1e6:.2f} MB in '{folder}'", flush=True)
 
 
