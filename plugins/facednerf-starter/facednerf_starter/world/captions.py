@@ -42,7 +42,8 @@ _CLOTHES: dict[str, Words] = {
 _OPENINGS: Words = ("", "", "", "a photo of ", "a picture of ", "a portrait of ", "the face of ")
 
 
-def _article(words: str) -> str:
+def article(words: str) -> str:
+    """The words with "a" or "an" before them."""
     return f"an {words}" if words[0] in "aeiou" else f"a {words}"
 
 
@@ -92,7 +93,7 @@ def facts(a: Attributes, i: int) -> dict[str, list[str]]:
     if a.hat[i]:
         colour = a.named("hat_color", i)
         kinds = _HATS[a.named("hat_kind", i)]
-        said["hat"] = [_article(f"{colour} {k}") for k in kinds] + [_article(k) for k in kinds]
+        said["hat"] = [article(f"{colour} {k}") for k in kinds] + [article(k) for k in kinds]
     if a.lipstick[i]:
         said["lipstick"] = ["lipstick", "red lipstick" if float(a.makeup[i]) < 0.4 else "lipstick", "makeup"]
     said["expression"] = list(_FACE[word["expression"]])
@@ -104,7 +105,7 @@ def facts(a: Attributes, i: int) -> dict[str, list[str]]:
     elif skin > 0.72:
         said["skin"] = ["dark skin", "black skin"]
     shirt = _CLOTHES[a.named("clothes", i)]
-    said["clothes"] = [_article(f"{a.named('clothes_color', i)} {s}") for s in shirt]
+    said["clothes"] = [article(f"{a.named('clothes_color', i)} {s}") for s in shirt]
     return {topic: wordings for topic, wordings in said.items() if wordings}
 
 
@@ -153,7 +154,7 @@ def caption(attributes: Attributes, i: int, rng: np.random.Generator) -> str:
     rng.shuffle(adjectives)
     rng.shuffle(ending)
     noun = pick("noun") if rng.random() < 0.85 else "person"
-    sentence = _article(" ".join([*adjectives, noun]))
+    sentence = article(" ".join([*adjectives, noun]))
     if ending:
         wearing = all(e.endswith(("glasses", "hat", "cap", "beanie", "spectacles", "shirt")) for e in ending)
         joint = "wearing" if wearing and rng.random() < 0.6 else "with"
