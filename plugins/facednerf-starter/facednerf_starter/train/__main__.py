@@ -17,6 +17,7 @@ COMMANDS: dict[str, str] = {
     "detector": "facednerf_starter.train.detector",
     "perceptual": "facednerf_starter.train.perceptual",
     "judges": "facednerf_starter.train.judges",
+    "light": "facednerf_starter.train.light",
 }
 
 
