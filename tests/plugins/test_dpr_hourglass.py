@@ -126,6 +126,16 @@ def test_light_only_path_has_the_same_numbers_and_gradients(full: Hourglass) -> 
     assert not torch.equal(full(one, LIGHT.flip(0))[0], relit)
 
 
+def test_the_way_down_and_the_way_up_are_the_network(narrow: Hourglass) -> None:
+    lightness = pictures(2, 64, 48)
+    for skip_count in (0, 2):
+        bottom, skips = narrow.descend(lightness, skip_count)
+        assert [skip is None for skip in skips] == [level < skip_count for level in range(4)]
+        relit, told = narrow(lightness, LIGHT, skip_count)
+        assert torch.equal(narrow.ascend(bottom, skips, LIGHT), relit)
+        assert torch.equal(narrow.light.estimate(bottom[:, : narrow.light_features]), told)
+
+
 def test_light_only_path_is_at_least_twice_as_fast(full: Hourglass) -> None:
     lightness = pictures(1, 256, 256)
 

@@ -1,4 +1,4 @@
-"""The recipes of the generator, the identity, the detector, the perceptual features and the judges, tiny, on shards."""
+"""The recipes of the generator, the identity, the detector, the perceptual features, the judges and the light, tiny."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from safetensors.torch import load_file
 from facednerf_core import perceptual
 from facednerf_core.views import Orbit
 
-RECIPES = ("generator", "identity", "detector", "perceptual", "judges")
+RECIPES = ("generator", "identity", "detector", "perceptual", "judges", "light")
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from facednerf_starter.world.captions import caption, facts, vocabulary
 from facednerf_starter.world.landmarks import LANDMARKS
 from facednerf_starter.world.light import key_direction, lamp, shade
 from facednerf_starter.world.photos import photograph
-from facednerf_starter.world.render import WorldRendering, _render, render
+from facednerf_starter.world.render import WorldRendering, _render, relit, render
 
 
 @pytest.fixture(scope="module")
@@ -111,9 +111,21 @@ def test_landmarks_lie_on_the_head(seen: WorldRendering) -> None:
 def test_dense_and_sparse_tracing_agree(heads: Attributes) -> None:
     cameras = frontal()
     sparse = render(heads[[1]], cameras, 24)
-    dense = _render(heads[[1]], cameras, 24, 2, heads[[1]].light, False, False)
+    _, dense = _render(heads[[1]], cameras, 24, 2, heads[[1]].light[:, None], False, False)
     assert (sparse.image - dense.image).abs().mean() < 1e-3
     assert torch.equal(sparse.mask, dense.mask)
+
+
+def test_further_lights_show_what_renderings_of_their_own_would(heads: Attributes) -> None:
+    cameras = look(torch.tensor([[0.3, -0.2]]).expand(2, -1), torch.zeros(1))
+    lights = torch.stack([heads[[0, 1]].light, heads[[2, 0]].light], dim=1)  # (2, 2, 3, 9)
+    image, first = relit(heads[[0, 1]], cameras, 24, lights)
+    assert image.shape == (2, 2, 2, 3, 24, 24)
+    assert torch.equal(image[:, :, 0], first.image)
+    for number in range(2):
+        own = render(heads[[0, 1]], cameras, 24, light=lights[:, number])
+        assert torch.equal(image[:, :, number], own.image)
+        assert torch.equal(first.normal, own.normal)
 
 
 def test_an_attribute_changes_the_picture_where_it_should(heads: Attributes) -> None:

@@ -159,19 +159,32 @@ class Hourglass(nn.Module):
         Raises:
             ValueError: the sizes are others.
         """
+        bottom, skips = self.descend(lightness, skip_count)
+        return self.ascend(bottom, skips, light), _single(self.light.estimate(bottom[:, : self.light_features]))
+
+    def descend(self, lightness: Tensor, skip_count: int = 0) -> tuple[Tensor, list[Tensor | None]]:
+        """The way down: the features at the bottom (B, light_features + 8 width, H / 16, W / 16), of which the first
+        `light_features` are the light and the others the face, and the skip branch of each level, outermost first.
+
+        Arguments and errors are those of `forward`.
+        """
         height, width = lightness.shape[-2:]
         if height % COARSEST or width % COARSEST or min(height, width) <= COARSEST:
             raise ValueError(f"DPR wants multiples of {COARSEST}, more than one each way, not {height} x {width} pixels")
-        x, skips = self._stem(lightness), []
+        x = self._stem(lightness)
+        skips: list[Tensor | None] = []
         for count, level in enumerate(self._levels()):
             skips.append(level.upper(x) if count >= skip_count else None)
             x = level.down(x)
-        estimate = self.light.estimate(x[:, : self.light_features])
-        wanted = self.light.features(light.flatten(1)).to(x.dtype).expand(-1, -1, *x.shape[-2:])
-        x = torch.cat([wanted, x[:, self.light_features :]], dim=1)
+        return x, skips
+
+    def ascend(self, bottom: Tensor, skips: list[Tensor | None], light: Tensor) -> Tensor:
+        """The way back up from what `descend` gave: the lightness (B, 1, H, W) of the face under a light (B, 9)."""
+        wanted = self.light.features(light.flatten(1)).to(bottom.dtype).expand(-1, -1, *bottom.shape[-2:])
+        x = torch.cat([wanted, bottom[:, self.light_features :]], dim=1)
         for level, skip in zip(reversed(self._levels()), reversed(skips), strict=True):
             x = level.up(x) if skip is None else level.up(x) + skip
-        return self._tail(x), _single(estimate)
+        return self._tail(x)
 
     def estimate(self, lightness: Tensor) -> Tensor:
         """The light (B, 9) alone, equal to that of `forward`: it needs neither the way back up nor the skip branches."""

@@ -18,6 +18,7 @@ COMMANDS: dict[str, str] = {
     "perceptual": "facednerf_starter.train.perceptual",
     "judges": "facednerf_starter.train.judges",
     "clip": "facednerf_starter.train.clip",
+    "light": "facednerf_starter.train.light",
 }
 
 

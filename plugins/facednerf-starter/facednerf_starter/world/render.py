@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -172,11 +172,23 @@ def _glint(n: Tensor, half: Tensor, power: float) -> Tensor:
     return (n * half).sum(-1).clamp_min(0) ** power
 
 
-def _shade(
-    a: dict[str, Tensor], c: dict[str, Tensor], f: dict[str, Tensor], light: Tensor, p: Point,
-    d: Point, field: Field, fine: Field,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Colour, albedo and normal (N, R, 3) at points on the surface."""
+@dataclass(frozen=True)
+class _Surface:
+    """What N heads are at points (N, R) on their surface, whatever the light."""
+
+    kind: Tensor  # (N, R) int64: skin, eyes, teeth, hair, glasses, hat, clothes
+    normal: Tensor  # (N, R, 3)
+    albedo: Tensor  # (N, R, 3)
+    red: Tensor  # (N, R) how much of a lip or a blush
+    fur: Tensor  # (N, R) how much of a beard or a brow
+    wet: Tensor  # (N, R)
+    open_sky: Tensor  # (N, R)
+
+
+def _surface(
+    a: dict[str, Tensor], c: dict[str, Tensor], f: dict[str, Tensor], p: Point, field: Field, fine: Field
+) -> _Surface:
+    """The surface at points on it."""
     x, y, z = p
     distances, grown = parts(x, y, z, a, False)
     kind = torch.stack(distances, 0).argmin(0)  # (N, R)
@@ -192,11 +204,17 @@ def _shade(
     albedo = flesh
     for index, layer in enumerate(layers[1:], start=1):
         albedo = torch.where((kind == index)[..., None], layer, albedo)
-    albedo = albedo.clamp(0, 1)
+    return _Surface(kind, n, albedo.clamp(0, 1), red, fur, wet, _occlusion(field, p, n, a))
 
+
+def _shade(
+    at: _Surface, a: dict[str, Tensor], f: dict[str, Tensor], light: Tensor, p: Point, d: Point, field: Field
+) -> Tensor:
+    """Colour (N, R, 3) at points on the surface under a light (N, 3, 9)."""
+    x, y, z = p
+    kind, n, albedo, open_sky = at.kind, at.normal, at.albedo, at.open_sky
     key = lighting.key_direction(light)
     power = light[:, :, 1:4].norm(dim=-1)[:, None]  # (N, 1, 3)
-    open_sky = _occlusion(field, p, n, a)
     arrived = _shadow(field, p, n, key, a)
     facing = (n * key[:, None]).sum(-1)
     directed = (power.mean(-1) / light[:, :, 0].mean(-1, keepdim=True).clamp_min(1e-3)).clamp(0, 1)
@@ -215,10 +233,10 @@ def _shade(
     sheen = (1 - (along * half).sum(-1) ** 2).clamp(1e-4, 1)
     hair_glint = 0.30 * sheen**24 + 0.10 * sheen**6
     grazing = (1 - (n * view).sum(-1).clamp(0, 1)) ** 4
-    skin_glint = f["gloss"] * (0.045 * _glint(n, half, 14) + 0.05 * _glint(n, half, 40) * (1 + 4 * red) + 0.04 * grazing)
-    skin_glint = skin_glint * (1 - 0.7 * fur)
+    skin_glint = f["gloss"] * (0.045 * _glint(n, half, 14) + 0.05 * _glint(n, half, 40) * (1 + 4 * at.red) + 0.04 * grazing)
+    skin_glint = skin_glint * (1 - 0.7 * at.fur)
     flash = torch.nn.functional.normalize(view + torch.tensor([0.25, 0.5, 0.2], device=x.device), dim=-1)
-    wet_glint = wet * (0.9 * _glint(n, half, 250) + 0.5 * _glint(n, flash, 400) + 0.06 * grazing)
+    wet_glint = at.wet * (0.9 * _glint(n, half, 250) + 0.5 * _glint(n, flash, 400) + 0.06 * grazing)
     glint = torch.zeros_like(x)
     for index, value in enumerate(
         (skin_glint, wet_glint, 0.25 * _glint(n, half, 30), hair_glint * 0.35, 0.5 * _glint(n, half, 60), 0 * x, 0 * x)
@@ -228,7 +246,7 @@ def _shade(
     lit = (arrived * step(facing, -0.3, 0.2) * open_sky)[..., None] * power
     radiance = radiance + glint[..., None] * tint * torch.where((kind == 1)[..., None], power + 0.3, lit)
     radiance = torch.where(radiance > 0.7, 0.7 + 0.3 * (1 - (-(radiance - 0.7) / 0.3).exp()), radiance)
-    return radiance.clamp(0, 1) ** (1 / 2.2), albedo, n
+    return radiance.clamp(0, 1) ** (1 / 2.2)
 
 
 def _pool(x: Tensor, k: int) -> Tensor:
@@ -247,12 +265,28 @@ def render(
     is still needed; elsewhere all at once and densely. `compile` compiles the distance function (worth it on a GPU).
     """
     light = attributes.light if light is None else light
+    return relit(attributes, cameras, size, light[:, None], supersample=supersample, compile=compile)[1]
+
+
+@torch.no_grad()
+def relit(
+    attributes: Attributes, cameras: Tensor, size: int, lights: Tensor, *, supersample: int = 2, compile: bool = False
+) -> tuple[Tensor, WorldRendering]:
+    """Pictures (N, V, L, 3, H, W) of N heads under L lights each, (N, L, 3, 9), and the rendering under the first of them.
+
+    The surface is found once for all lights, so that a further light costs a fraction of a rendering. Otherwise as
+    `render`, whose pictures these are.
+    """
     cameras = cameras.to(attributes.unit)
-    if cameras.device.type == "cpu":
-        parts_ = [_render(attributes[[i]], cameras[i : i + 1], size, supersample, light[i : i + 1], True, compile)
-                  for i in range(len(attributes))]  # fmt: skip
-        return WorldRendering(*(torch.cat([getattr(p, name) for p in parts_]) for name in WorldRendering.__annotations__))
-    return _render(attributes, cameras, size, supersample, light, False, compile)
+    if cameras.device.type != "cpu":
+        return _render(attributes, cameras, size, supersample, lights, False, compile)
+    found = [
+        _render(attributes[[i]], cameras[i : i + 1], size, supersample, lights[i : i + 1], True, compile)
+        for i in range(len(attributes))
+    ]
+    shown = [first for _, first in found]
+    together = {name: torch.cat([getattr(p, name) for p in shown]) for name in WorldRendering.__annotations__}
+    return torch.cat([image for image, _ in found]), WorldRendering(**together)
 
 
 def _present(a: Attributes) -> frozenset[str]:
@@ -261,8 +295,8 @@ def _present(a: Attributes) -> frozenset[str]:
 
 
 def _render(
-    attributes: Attributes, cameras: Tensor, size: int, k: int, light: Tensor, sparse: bool, compile: bool
-) -> WorldRendering:
+    attributes: Attributes, cameras: Tensor, size: int, k: int, lights: Tensor, sparse: bool, compile: bool
+) -> tuple[Tensor, WorldRendering]:
     count, views = cameras.shape[:2]
     has = _present(attributes) if sparse else ALL
     field: Field = functools.partial(_compiled() if compile else distance, has=has)
@@ -275,16 +309,22 @@ def _render(
     chosen = hit[0].nonzero()[:, 0] if sparse else slice(None)
     at = _coordinates((torch.stack(o, -1) + t[..., None] * torch.stack(d, -1))[:, chosen])
     towards = _coordinates(torch.stack(d, -1)[:, chosen])
-    found = _shade(m, c, f, light, at, towards, field, fine)
-    maps = torch.zeros(count, t.shape[1], 9, device=t.device)
-    maps[:, chosen] = torch.cat(found, dim=-1)
+    surface = _surface(m, c, f, at, field, fine)
+    colours = [_shade(surface, m, f, light, at, towards, field) for light in lights.unbind(1)]
     solid = hit[..., None].float()
-    maps = torch.cat([maps * solid, solid, t[..., None] * UNIT * solid], dim=-1)  # (N, R, 11)
-    maps = maps.reshape(count, views, size * k, size * k, 11).movedim(-1, 2)
+
+    def flat(values: Sequence[Tensor], more: Sequence[Tensor] = ()) -> Tensor:
+        """Maps (N, V, C, H k, W k) of what was found at the chosen points (N, R', C'), and of what is known of all rays."""
+        drawn = torch.zeros(count, t.shape[1], sum(v.shape[-1] for v in values), device=t.device)
+        drawn[:, chosen] = torch.cat(list(values), dim=-1)
+        drawn = torch.cat([drawn * solid, *more], dim=-1)
+        return drawn.reshape(count, views, size * k, size * k, -1).movedim(-1, 2)
+
+    maps = flat([colours[0], surface.albedo, surface.normal], [solid, t[..., None] * UNIT * solid])  # 11 channels
     mask = _pool(maps[:, :, 9:10], k)
     share = mask.clamp_min(1e-6)
     covered = (mask > 0.25).float()
-    return WorldRendering(
+    first = WorldRendering(
         image=(_pool(maps[:, :, :3], k) + 1 - mask) * 2 - 1,
         mask=mask,
         depth=_pool(maps[:, :, 10:], k) / share * covered,
@@ -292,3 +332,5 @@ def _render(
         albedo=_pool(maps[:, :, 3:6], k) / share * covered,
         landmarks=landmarks(m, cameras),
     )
+    others = [(_pool(flat([colour]), k) + 1 - mask) * 2 - 1 for colour in colours[1:]]
+    return torch.stack([first.image, *others], dim=2), first
