@@ -24,7 +24,11 @@ from facednerf_starter.world.render import render
 from torch import Tensor
 
 from facednerf_core import light
+from facednerf_core.interfaces import Relighter
+from facednerf_core.plugins import installed
+from facednerf_core.testing import RelighterContract
 from facednerf_core.views import angles
+from facednerf_core.weights import Registry
 
 CPU = torch.device("cpu")
 TINY = ["--device", "cpu", "--tiny", "--batch", "8"]
@@ -212,6 +216,46 @@ def test_the_files_are_read_by_dpr_and_the_card_tells_what_was_measured(trained:
 def test_a_network_of_the_default_size_fits_into_half_a_megabyte() -> None:
     network = Hourglass(width=8, light_features=16, light_hidden=64, size=128)
     assert 2 * sum(value.numel() for value in network.state_dict().values()) < 5e5
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Relighter:
+    """The relighter with the starter's weights, by its cards."""
+    shelves = installed()
+    registry = Registry(shelves.weights, tmp_path_factory.mktemp("cache"))
+    return shelves.relighters["dpr"].build(CPU, registry.resolve("relighter", "dpr", "starter", ("face",)))
+
+
+def test_the_shipped_weights_find_the_light_of_fresh_heads_and_change_it(shipped: Relighter) -> None:
+    assert isinstance(shipped, Dpr)
+    count, size = 4, shipped.network.size
+    lights = lamps.drawn(count, 2, 2027, "fresh")
+    told = lightmeter.score(
+        shipped, by_world(decode(draw(2027, 0, count)), seen_from(2027, "fresh", count), lights, size, CPU)
+    )
+    assert told["direction_degrees"] < min(20, 0.5 * told["direction_degrees_guessed"])
+    assert told["light_relative_error"] < 0.6 * told["light_relative_error_guessed"]
+    assert told["psnr_relit"] > told["psnr_as_it_was"] + 3
+
+
+def test_the_shipped_weights_tell_a_light_from_the_left_from_one_from_the_right(shipped: Relighter) -> None:
+    assert isinstance(shipped, Dpr)
+    names = ("left", "right", "top", "front")
+    lights = torch.stack([light.named(name) for name in names])[None, :, None].repeat(1, 1, 3, 1)
+    studio = by_world(decode(draw(2027, 9, 1)), seen_from(2027, "fresh", 1), lights, shipped.network.size, CPU)
+    with torch.no_grad():
+        found = shipped.estimate(studio.image.float() / 127.5 - 1)[0]
+    nearest = torch.cosine_similarity(found[:, None, 1:4], studio.light[0, None, :, 1:4], dim=-1).argmax(1)
+    assert nearest.tolist() == [0, 1, 2, 3]
+
+
+class TestShippedWeights(RelighterContract):
+    @pytest.fixture(autouse=True)
+    def _relighter(self, shipped: Relighter) -> None:
+        self.shipped = shipped
+
+    def make(self) -> Relighter:
+        return self.shipped
 
 
 class Oracle(Dpr):

@@ -28,8 +28,8 @@ def cards() -> dict[str, WeightsCard]:
 
 
 def test_the_names_of_its_weights(cards: dict[str, WeightsCard]) -> None:
-    names = ["eg3d/starter", "panohead/starter", "sds/starter", "arcface/starter", "vgg16/starter", "starter/detector"]
-    assert list(cards) == names
+    judges = ["arcface/starter", "dpr/starter", "vgg16/starter", "starter/detector"]
+    assert list(cards) == ["eg3d/starter", "panohead/starter", "sds/starter", *judges]
 
 
 def test_every_shipped_file_is_the_one_of_its_card(cards: dict[str, WeightsCard], tmp_path: Path) -> None:
@@ -48,6 +48,14 @@ def test_a_file_that_is_not_the_shipped_one_is_refused(cards: dict[str, WeightsC
         file.write_bytes(file.read_bytes()[:-1] + b" ")
         with pytest.raises(MissingWeights, match="is damaged"):
             Registry({name: card}, tmp_path / "cache").local(card)
+
+
+def test_its_pack_has_a_relighter_and_no_gap(cards: dict[str, WeightsCard], tmp_path: Path) -> None:
+    pack = Registry(cards, tmp_path).packs()["starter"]
+    assert "relighter" in {card.kind for card in pack.present}
+    assert pack.complete
+    without = {name: replace(card, folder=tmp_path) if card.kind == "relighter" else card for name, card in cards.items()}
+    assert Registry(without, tmp_path).packs()["starter"].gaps == {"relighter": ("face", "head")}
 
 
 def test_the_hashes_are_written_anew_by_one_command(tmp_path: Path) -> None:
@@ -71,7 +79,7 @@ def test_a_card_without_a_hash_says_what_to_run(monkeypatch: pytest.MonkeyPatch)
 
 def test_model_cards_are_of_the_files_beside_them() -> None:
     cards = sorted(FOLDER.glob("*.card.json"))
-    assert len(cards) == 5
+    assert len(cards) == 6
     for path in cards:
         file = path.with_name(path.name.removesuffix(".card.json") + ".safetensors")
         assert json.loads(path.read_text())["bytes"] == file.stat().st_size, path.name

@@ -137,6 +137,15 @@ def register_weights(register: Callable[[WeightsCard], None]) -> None:
     )
     register(
         _card(
+            "relighter",
+            "dpr",
+            "the light of synthetic heads at 128 pixels; DPR's architecture, half as wide",
+            {"tensors": "light.safetensors", "config": "light.json"},
+            resolution=128,
+        )
+    )
+    register(
+        _card(
             "perceptual",
             "vgg16",
             "a VGG16 of an eighth of the width",

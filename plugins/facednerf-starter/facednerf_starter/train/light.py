@@ -32,7 +32,7 @@ from facednerf_starter.world.attributes import decode
 
 OUTSIDE = 0.2
 """How much a pixel of the background counts, where one of the face counts 1 more."""
-WEIGHTS = {"image": 4.0, "edges": 4.0, "light": 1.0, "face": 0.5}
+WEIGHTS = {"image": 4.0, "edges": 4.0, "light": 1.0, "face": 0.2}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -151,7 +151,8 @@ def skip_count(step: int, bare: int) -> int:
 
 def blame(network: Hourglass, prints: Prints, without: int, layout: torch.memory_format) -> dict[str, Tensor]:
     """The losses of a batch, each a scalar: lightness and its edges when each picture is relit as the other of its pair, the
-    squared error of the light, and how far the features of a face differ between its two lights."""
+    squared error of the light, and by how much the features of a face differ between its two lights, as a share of what two
+    pictures of a batch differ by: to be small must gain them nothing."""
     count = len(prints.light) // 2
     device = prints.shown.device
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
@@ -164,5 +165,5 @@ def blame(network: Hourglass, prints: Prints, without: int, layout: torch.memory
         "image": ((drawn - wanted).abs() * weight).sum() / weight.sum(),
         "edges": edges(drawn, wanted, weight, scales=2),
         "light": (told - prints.light).square().sum(1).mean(),
-        "face": (face[:count] - face[count:]).square().mean(),
+        "face": (face[:count] - face[count:]).square().mean() / (2 * face.var(0, unbiased=False).mean()).clamp_min(1e-8),
     }

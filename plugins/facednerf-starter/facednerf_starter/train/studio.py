@@ -50,7 +50,7 @@ def seen_from(seed: int, name: str, count: int) -> Tensor:
 
 
 def by_world(
-    heads: Attributes, cameras: Tensor, lights: Tensor, size: int, device: torch.device, *, batch: int = 32,
+    heads: Attributes, cameras: Tensor, lights: Tensor, size: int, device: torch.device, *, batch: int = 64,
     compile: bool = False,
 ) -> Studio:  # fmt: skip
     """What the world shows of M heads from one camera each, (M, 1, 25), under lights (M, L, 3, 9)."""
