@@ -79,7 +79,7 @@ def test_a_card_without_a_hash_says_what_to_run(monkeypatch: pytest.MonkeyPatch)
 
 def test_model_cards_are_of_the_files_beside_them() -> None:
     cards = sorted(FOLDER.glob("*.card.json"))
-    assert len(cards) == 6
+    assert len(cards) == 7
     for path in cards:
         file = path.with_name(path.name.removesuffix(".card.json") + ".safetensors")
         assert json.loads(path.read_text())["bytes"] == file.stat().st_size, path.name
