@@ -8,6 +8,10 @@ import pytest
 import torch
 from facednerf_arcface.identity import ArcFace
 from facednerf_arcface.iresnet import IResNet
+from facednerf_clip.encoder import Encoder
+from facednerf_clip.encoder import load as load_clip
+from facednerf_clip.guidance import ClipGuidance
+from facednerf_clip.options import ClipOptions
 from facednerf_eg3d.generator import Eg3d
 from facednerf_inverters.pti import PivotalTuning
 from facednerf_inverters.wplus import WPlus
@@ -21,6 +25,7 @@ from facednerf_core.interfaces import Detector, Generator, Guidance, Identity, I
 from facednerf_core.testing import DetectorContract, GeneratorContract, GuidanceContract, IdentityContract, InverterContract
 from facednerf_core.views import Orbit
 from tests.plugins.eg3d_goldens import tiny
+from tests.plugins.test_clip import write_folder
 from tests.plugins.test_sds import write_pipeline
 from tests.smooth import he
 from tests.toy import ToyGenerator
@@ -53,6 +58,18 @@ class TestScoreDistillation(GuidanceContract):
 
     def make(self) -> Guidance:
         return ScoreDistillation(self.pipeline, SdsOptions())
+
+
+class TestClipGuidance(GuidanceContract):
+    encoder: Encoder
+
+    @pytest.fixture(autouse=True, scope="class")
+    @classmethod
+    def written(cls, tmp_path_factory: pytest.TempPathFactory) -> None:
+        cls.encoder = load_clip(write_folder(tmp_path_factory.mktemp("clip")), torch.device("cpu"))
+
+    def make(self) -> Guidance:
+        return ClipGuidance(self.encoder, ClipOptions())
 
 
 class TestWPlus(InverterContract):

@@ -28,8 +28,9 @@ def cards() -> dict[str, WeightsCard]:
 
 
 def test_the_names_of_its_weights(cards: dict[str, WeightsCard]) -> None:
+    backbones, guides = ["eg3d/starter", "panohead/starter"], ["sds/starter", "clip/starter"]
     judges = ["arcface/starter", "dpr/starter", "vgg16/starter", "starter/detector"]
-    assert list(cards) == ["eg3d/starter", "panohead/starter", "sds/starter", *judges]
+    assert list(cards) == [*backbones, *guides, *judges]
 
 
 def test_every_shipped_file_is_the_one_of_its_card(cards: dict[str, WeightsCard], tmp_path: Path) -> None:
@@ -97,4 +98,5 @@ def test_the_words_are_those_of_the_tokenizer(cards: dict[str, WeightsCard]) -> 
     assert known == tuple((tokenizer / "vocabulary.txt").read_text().split())
     tokens = json.loads((tokenizer / "vocab.json").read_text())
     assert all(f"{word}</w>" in tokens for word in known)
-    assert not any(card.vocabulary for name, card in cards.items() if name != "sds/starter")
+    assert cards["clip/starter"].vocabulary == known
+    assert not any(card.vocabulary for name, card in cards.items() if name not in ("sds/starter", "clip/starter"))

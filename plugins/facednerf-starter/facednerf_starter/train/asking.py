@@ -81,7 +81,7 @@ def measured(
     found: dict[str, Any] = {
         "zero_shot_world": zero_shot(network, torch.cat(plain), people, words),
         "zero_shot_world_disguised": zero_shot(network, torch.cat(disguised), people, words),
-        "retrieval": retrieval(network, torch.cat(plain)[: len(heads)], said.tokens[heads]),
+        "retrieval": retrieval(network, torch.cat(plain)[: len(heads)], said.tokens[heads.to(device)]),
     }
     if painter is not None:
         cameras = draw_cameras(seed + 2, 0, len(heads), 1, YAW, PITCH, jitter=0.02)
@@ -112,7 +112,7 @@ def retrieval(network: nn.Module, seen: Tensor, tokens: Tensor) -> Mapping[str, 
     sentence finds its picture among the first 1, 5 and 10 of all, and the picture the sentence."""
     sentences = tokens[:PAIRS, :SENTENCES]
     length = (sentences != sentences.amax((1, 2), keepdim=True)).sum(-1)  # the last token number ends and fills a text
-    longest = sentences[torch.arange(len(sentences)), length.argmax(1)]
+    longest = sentences[torch.arange(len(sentences), device=sentences.device), length.argmax(1)]
     similar = worded(network, longest.to(seen.device)) @ seen[:PAIRS].T  # (texts, pictures)
     found: dict[str, float] = {"pairs": len(longest)}
     for name, matrix in (("picture_of_text", similar), ("text_of_picture", similar.T)):
