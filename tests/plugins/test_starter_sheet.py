@@ -13,7 +13,7 @@ from facednerf_starter.world import sheet
 from facednerf_starter.world.attributes import LABELS, SHAPE, UNIT, decode, draw
 from facednerf_starter.world.captions import captions
 from facednerf_starter.world.render import render
-from facednerf_starter.world.sheet import MAPS, Order, render_sheet
+from facednerf_starter.world.sheet import MAPS, PATIENCE, Order, render_sheet
 from PIL import Image
 
 from facednerf_core.errors import InputError
@@ -64,7 +64,7 @@ def test_the_facts_are_exact(tmp_path: Path) -> None:
         assert torch.equal(torch.tensor(head["light"]), people.light[i])
     cameras = torch.tensor([camera["label"] for camera in facts["cameras"]])
     assert torch.equal(cameras, order.cameras())
-    seen = render(people[[1]], cameras[None], SIZE)
+    seen = render(people[[1]], cameras[None], SIZE, steps=PATIENCE)
     left, top, width, height = facts["heads"][1]["box"]
     block = pixels(found.picture)[top : top + height, left : left + width]
     assert (width, height) == (2 * SIZE, (1 + len(MAPS)) * SIZE)
@@ -114,7 +114,7 @@ def test_what_cannot_be_drawn_is_refused(fields: dict, message: str) -> None:
 
 
 def test_nothing_is_drawn_or_written_where_something_is_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sheet, "render", lambda *_: pytest.fail("it drew"))
+    monkeypatch.setattr(sheet, "render", lambda *_, **__: pytest.fail("it drew"))
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "facts.json").write_text("mine")
     for name, message in (

@@ -212,3 +212,13 @@ def test_lamplight_comes_from_its_lamp(name: str) -> None:
     lit, dark = shade(towards[None].expand(2, 1, 3), light), shade(-towards[None].expand(2, 1, 3), light)
     assert float(lit.min()) > 3 * float(dark.max())
     assert float(lit.max()) < 1.5
+
+
+def test_more_steps_fill_the_pixels_beside_edges() -> None:
+    head = decode(draw(0, 0, 1))
+    usual, patient = (render(head, frontal(), 96, steps=steps) for steps in (44, 176))
+    filled = (patient.mask - usual.mask)[0, 0, 0] > 0.2
+    inside = -torch.nn.functional.max_pool2d(-usual.mask[0, 0], 5, 1, 2)[0] > 0
+    assert int((filled & inside).sum()) > 0
+    both = (usual.mask > 0.99) & (patient.mask > 0.99)
+    assert float((patient.depth - usual.depth)[both].abs().median()) < 1e-4

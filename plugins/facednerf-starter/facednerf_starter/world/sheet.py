@@ -24,7 +24,7 @@ from facednerf_starter.world.cameras import PIVOT, look
 from facednerf_starter.world.captions import captions
 from facednerf_starter.world.changes import changed, checked, described
 from facednerf_starter.world.layout import Cells, Grid, compose, grid
-from facednerf_starter.world.render import WorldRendering, render
+from facednerf_starter.world.render import STEPS, WorldRendering, render
 
 LIGHTS = ("own", "soft", *lighting.LAMPS)
 """Whose light: each head's own, a plain studio's, or that of a single lamp."""
@@ -34,6 +34,8 @@ SPREAD = 0.8
 """Yaw of the outermost of several views, radians; not of those all round."""
 DEPTHS = (2.35, 2.95)
 """The depths that are drawn white and black: about those of the nose's tip and of the shoulders."""
+PATIENCE = 4 * STEPS
+"""Steps of a ray: more than for training, where a few empty pixels beside edges do not show."""
 LIMITS = {"heads": (1, 1000), "views": (1, 36), "size": (32, 1024), "first": (0, 2**40), "seed": (0, 2**63 - 1)}
 LARGEST = 100_000_000
 """Pixels of a sheet."""
@@ -135,7 +137,7 @@ def render_sheet(
     seconds: list[float] = []
     for number in range(order.heads):
         begin = time.perf_counter()
-        seen = render(people[[number]].to(place), cameras[None].to(place), order.size)
+        seen = render(people[[number]].to(place), cameras[None].to(place), order.size, steps=PATIENCE)
         blocks.append(_cells(seen, order))
         seconds.append(time.perf_counter() - begin)
         if progress is not None:
