@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from facednerf_starter.train.__main__ import main
+from facednerf_starter.world.anatomy import measure
 from facednerf_starter.world.attributes import LABELS, VECTOR, Z_DIM, Attributes, decode, draw
 from facednerf_starter.world.cameras import draw_cameras, frontal, look, project, rays
 from facednerf_starter.world.captions import CAPTIONS, caption, captions, facts, vocabulary
@@ -16,6 +17,7 @@ from facednerf_starter.world.landmarks import LANDMARKS
 from facednerf_starter.world.light import LAMPS, key_direction, lamp, lamplight, shade
 from facednerf_starter.world.photos import photograph
 from facednerf_starter.world.render import WorldRendering, _render, render
+from facednerf_starter.world.skin import strands
 
 
 @pytest.fixture(scope="module")
@@ -222,3 +224,13 @@ def test_more_steps_fill_the_pixels_beside_edges() -> None:
     assert int((filled & inside).sum()) > 0
     both = (usual.mask > 0.99) & (patient.mask > 0.99)
     assert float((patient.depth - usual.depth)[both].abs().median()) < 1e-4
+
+
+@pytest.mark.parametrize("style", ["short", "long", "curly"])
+def test_strands_make_hair_neither_lighter_nor_darker(style: str) -> None:
+    head = measure(decode(draw(0, 0, 1)).replace(hair_style=style))
+    points = torch.nn.functional.normalize(torch.randn(1, 20000, 3, generator=torch.Generator().manual_seed(0)), dim=-1)
+    shade = strands(*points.unbind(-1), head)
+    assert float(shade.abs().max()) < 0.5
+    assert float(shade.std()) > 0.05
+    assert abs(float(shade.mean())) < 0.03
