@@ -38,6 +38,7 @@ HOOKS: Mapping[str, Kind] = {
     "register_observers": "observer",
 }
 COMMANDS = "facednerf.commands"  # the entry-point group of commands that plugins add to fdn
+OWN_COMMANDS = ("edit", "invert", "resume", "plugins", "weights")  # fdn's own, which no plugin can replace
 ALLOWED = "FACEDNERF_PLUGINS"  # comma-separated names of the only plugins to be loaded; empty: none
 Product = TypeVar("Product")
 
@@ -223,29 +224,67 @@ def entry_points() -> list[metadata.EntryPoint]:
 
 
 def commands() -> dict[str, metadata.EntryPoint]:
-    """The commands that allowed plugins add to fdn; nothing is imported.
+    """The commands that allowed plugins add to fdn, by name; nothing is imported.
 
-    A command is allowed with any plugin of its distribution, or by its own name.
+    A command is allowed with any plugin of its distribution, or by its own name. Those that `refused_commands` tells of
+    are not among them.
     """
+    return _commands()[0]
+
+
+def refused_commands() -> list[Broken]:
+    """The commands of allowed plugins whose names are taken, by fdn or by another distribution; nothing is imported."""
+    return _commands()[1]
+
+
+def _commands() -> tuple[dict[str, metadata.EntryPoint], list[Broken]]:
     allow = allowed()
-    points = sorted(metadata.entry_points(group=COMMANDS), key=lambda point: point.name)
-    if allow is None:
-        return {point.name: point for point in points}
-    homes = {_origin(point).distribution for point in entry_points() if point.name in allow}
-    return {point.name: point for point in points if point.name in allow or _origin(point).distribution in homes}
+    points = sorted(metadata.entry_points(group=COMMANDS), key=lambda point: (point.name, _origin(point).distribution))
+    if allow is not None:
+        homes = {_origin(point).distribution for point in entry_points() if point.name in allow}
+        points = [point for point in points if point.name in allow or _origin(point).distribution in homes]
+    found: dict[str, metadata.EntryPoint] = {}
+    refused: list[Broken] = []
+    for point in points:
+        holder = "fdn" if point.name in OWN_COMMANDS else home(found[point.name]) if point.name in found else ""
+        if holder:
+            reason = f"its command {point.name!r} is not used: {holder} has a command of that name"
+            refused.append(Broken(point.name, reason, distribution=_origin(point).distribution))
+        else:
+            found[point.name] = point
+    return found, refused
+
+
+def home(point: metadata.EntryPoint) -> str:
+    """Whose an entry point is: its distribution, or what it leads to where that is not known."""
+    return _origin(point).distribution or point.value
+
+
+def summary(point: metadata.EntryPoint) -> str:
+    """One line about an entry point, from the metadata of its distribution."""
+    said = (point.dist.metadata["Summary"] or "") if point.dist else ""
+    return f"{said} ({home(point)})" if said else f"from {home(point)}"
 
 
 def load_command(point: metadata.EntryPoint) -> Any:
     """What a command's entry point names: a Typer application or a function.
 
     Raises:
-        Unsupported: it cannot be loaded.
+        Unsupported: it cannot be loaded, or is neither.
     """
     try:
-        return point.load()
+        with contextlib.redirect_stdout(sys.stderr):  # as in `Shelves.add`
+            target = point.load()
+        if not callable(target):
+            raise BrokenPlugin(f"{point.value} is a {type(target).__name__}, not a Typer application or a function")
     except (Exception, SystemExit) as error:
-        home = _origin(point).distribution or point.value
-        raise Unsupported(f"the command {point.name!r} of {home} cannot be loaded: {_reason(error)}.") from error
+        raise unusable(point, error) from error
+    return target
+
+
+def unusable(point: metadata.EntryPoint, error: BaseException) -> Unsupported:
+    """The message to a user who calls a command that does not load."""
+    return Unsupported(f"the command {point.name!r} of {home(point)} cannot be loaded: {_reason(error)}.")
 
 
 def installed() -> Shelves:
@@ -256,7 +295,10 @@ def installed() -> Shelves:
     for point in points:
         if allow is None or point.name in allow:
             shelves.add(_origin(point), point.load)
-    for name in sorted((allow or frozenset()) - {point.name for point in points} - set(commands())):
+    brought, refused = _commands()
+    shelves.broken += refused
+    gone = (allow or frozenset()) - {point.name for point in points} - set(brought) - {item.name for item in refused}
+    for name in sorted(gone):
         shelves.broken.append(Broken(name, f"{ALLOWED} names it, but it is not installed"))
     return shelves
 
@@ -267,22 +309,22 @@ def _origin(point: metadata.EntryPoint) -> Origin:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What a suspect did when it was loaded alone, in a process of its own."""
+    """What a plugin, with the commands of its distribution, did when it was loaded alone, in a process of its own."""
 
     name: str
     healthy: bool
     reason: str  # what is wrong; empty if healthy
     trace: str = ""
     seconds: float = 0.0  # to import it and to call its hooks
-    cards: Sequence[str] = ()  # "kind name"
+    cards: Sequence[str] = ()  # "kind name", or "command name"
     imports_torch: bool = False  # when listed: it makes every command slow
 
 
 def doctor(name: str, limit: float = 20.0) -> Diagnosis:
-    """Loads one plugin in a subprocess, so that a crash, a hang or an exit harms nobody.
+    """Loads one plugin and its commands in a subprocess, so that a crash, a hang or an exit harms nobody.
 
     Args:
-        name: of the plugin's entry point, allowed or not.
+        name: of the plugin's entry point, allowed or not, or of a command of a plugin.
         limit: seconds after which it is stopped.
 
     Raises:
@@ -291,9 +333,9 @@ def doctor(name: str, limit: float = 20.0) -> Diagnosis:
     import json
     import subprocess
 
-    points = {point.name: point for point in entry_points()}
-    if name not in points:
-        raise UnknownName("plugin", name, points)
+    names = {point.name for point in (*entry_points(), *metadata.entry_points(group=COMMANDS))}
+    if name not in names:
+        raise UnknownName("plugin", name, names)
     if limit <= 0:
         raise InputError(f"the time limit must be above 0 seconds, not {limit:g}.")
     command = [sys.executable, "-c", f"from facednerf_core.plugins import probe; probe({name!r})"]
@@ -309,17 +351,31 @@ def doctor(name: str, limit: float = 20.0) -> Diagnosis:
 
 
 def probe(name: str) -> None:
-    """Loads one installed plugin here and prints its diagnosis as one line of JSON; what `doctor` runs."""
+    """Loads one installed plugin here and then its commands, and prints its diagnosis as one line of JSON, for `doctor`."""
     import json
     import time
 
-    point = next(point for point in entry_points() if point.name == name)
+    os.environ.pop(ALLOWED, None)
     shelves = Shelves()
     begin = time.perf_counter()
-    shelves.add(_origin(point), point.load)
+    for point in entry_points():
+        if point.name == name:
+            shelves.add(_origin(point), point.load)
     seconds = time.perf_counter() - begin
+    imports_torch = "torch" in sys.modules
+    homes = {origin.distribution for origin in shelves.plugins} - {""}
+    found, refused = _commands()
+    shelves.broken += [item for item in refused if item.name == name or item.distribution in homes]
+    loaded = []
+    for point in found.values():
+        if point.name == name or _origin(point).distribution in homes:
+            try:
+                load_command(point)
+                loaded.append(f"command {point.name}")
+            except Unsupported as error:
+                trace = "".join(traceback.format_exception(error.__cause__)) if error.__cause__ else ""
+                shelves.broken.append(Broken(name, str(error).rstrip("."), trace))
     first = shelves.broken[0] if shelves.broken else Broken(name, "")
-    cards = [f"{kind} {card}" for kind, card in shelves.origins]
     print(
         json.dumps(
             {
@@ -328,8 +384,8 @@ def probe(name: str) -> None:
                 "reason": first.reason,
                 "trace": first.trace,
                 "seconds": seconds,
-                "cards": cards,
-                "imports_torch": "torch" in sys.modules,
+                "cards": [f"{kind} {card}" for kind, card in shelves.origins] + loaded,
+                "imports_torch": imports_torch,
             }
         )
     )

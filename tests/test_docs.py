@@ -18,7 +18,8 @@ import typer
 
 from facednerf_core import compose, errors, events, hookspecs
 from facednerf_core.cards import Card, WeightsCard
-from facednerf_core.plugins import installed
+from facednerf_core.plugins import commands as plugin_commands
+from facednerf_core.plugins import installed, load_command
 from facednerf_core.recipe import Recipe, Weights
 
 ROOT = Path(__file__).parent.parent
@@ -55,16 +56,19 @@ DOCS = "\n".join(page(name) for name in NAMES)
 
 
 def command(*names: str):
+    """A command of fdn or of a plugin of ours, by its words."""
     from facednerf_core.cli.app import app
 
     found = typer.main.get_command(app)
+    for name, point in plugin_commands().items():
+        found.commands[name] = typer.main.get_command(load_command(point))
     for name in names:
         found = found.commands[name]
     return found
 
 
 def commands() -> dict[tuple[str, ...], object]:
-    """Every command of fdn, groups included, by its words."""
+    """Every command of fdn and of our plugins, groups included, by its words."""
     found: dict[tuple[str, ...], object] = {}
 
     def walk(words: tuple[str, ...]) -> None:
@@ -116,9 +120,13 @@ def test_every_field_of_the_recipe_is_documented():
 @pytest.mark.parametrize("words", [words for words in commands() if words], ids=" ".join)
 def test_every_command_and_its_options_are_documented(words):
     assert re.search(rf"fdn {' '.join(words)}\b", DOCS)
-    listed = set(re.findall(r"--[a-z][a-z-]*", page("docs/tutorial.md")))
+    listed = set(re.findall(r"--[a-z][a-z-]*", page("docs/starter.md" if words[0] == "starter" else "docs/tutorial.md")))
+    listed |= {"--help", "--json"}
     assert options(command(*words)) <= listed
-    assert options(command()) <= listed
+
+
+def test_options_of_fdn_itself_are_documented():
+    assert options(command()) <= set(re.findall(r"--[a-z][a-z-]*", page("docs/tutorial.md")))
 
 
 def lines() -> list[tuple[str, list[str]]]:

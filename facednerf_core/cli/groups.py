@@ -50,25 +50,29 @@ class Commands(Group):
         own = super().get_command(ctx, cmd_name)
         if own is not None:
             return own
-        from facednerf_core.plugins import commands, load_command
+        from facednerf_core.plugins import commands, load_command, unusable
 
         point = commands().get(cmd_name)
         if point is None:
             return None
         target = load_command(point)
-        if not isinstance(target, typer.Typer):
-            function, target = target, typer.Typer(rich_markup_mode=None, add_completion=False)
-            target.command(cmd_name)(function)
-        command = typer.main.get_command(target)
+        try:
+            if not isinstance(target, typer.Typer):
+                function, target = target, typer.Typer(rich_markup_mode=None, add_completion=False)
+                target.command(cmd_name)(function)
+            command = typer.main.get_command(target)
+        except Exception as error:  # an application without commands, an argument that typer does not understand
+            raise unusable(point, error) from error
         command.name = cmd_name
         return command
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Writes the commands, then those of plugins, which are not loaded."""
+        """Writes the commands, then those of plugins, which are not loaded: a distribution's own words describe them."""
         super().format_commands(ctx, formatter)
-        from facednerf_core.plugins import commands
+        from facednerf_core.plugins import commands, refused_commands, summary
 
-        found = {name: point for name, point in commands().items() if name not in self.commands}
-        if found:
+        rows = [(name, summary(point)) for name, point in commands().items()]
+        rows += [(item.name, f"(not used) of {item.distribution}: {item.reason}") for item in refused_commands()]
+        if rows:
             with formatter.section("Commands of plugins"):
-                formatter.write_dl([(name, f"from {p.dist.name if p.dist else p.value}") for name, p in found.items()])
+                formatter.write_dl(rows)

@@ -232,6 +232,26 @@ def test_a_broken_command_is_listed_and_one_message_when_called(fdn, install):
     assert err == "fdn: the command 'sick' of facednerf-sick cannot be loaded: RuntimeError: kaputt.\n"
 
 
+@pytest.mark.parametrize("source", ["import typer\nrun = typer.Typer()", "def run(x: int | str): pass"])
+def test_a_command_that_typer_does_not_understand_is_one_message_too(fdn, install, source):
+    install("facednerf-sick", source, facednerf_commands={"sick": "facednerf_sick:run"})
+    code, out, err = fdn("sick", "--json")
+    assert code == 2
+    assert err.startswith("fdn: the command 'sick' of facednerf-sick cannot be loaded: ")
+    assert json.loads(out)["status"] == "failed"
+
+
+def test_a_command_with_a_name_of_fdns_is_named_as_not_used(fdn, install):
+    install("facednerf-greedy", "def run(): print('mine')", facednerf_commands={"weights": "facednerf_greedy:run"})
+    reason = "its command 'weights' is not used: fdn has a command of that name"
+    assert f"(not used) of facednerf-greedy: {reason}" in " ".join(fdn("--help")[1].split())
+    assert reason in " ".join(fdn("plugins")[1].split())
+    assert "mine" not in fdn("weights", "path")[1]
+    code, out, _ = fdn("plugins", "doctor", "weights")
+    assert code == 1
+    assert reason in out
+
+
 def test_ctrl_c_is_exit_code_130(fdn, install):
     install("facednerf-slow", "def run():\n    raise KeyboardInterrupt", facednerf_commands={"slow": "facednerf_slow:run"})
     assert fdn("slow")[0] == 130

@@ -4,11 +4,22 @@ import textwrap
 from types import SimpleNamespace
 
 import pytest
+import typer
 
 from facednerf_core.cards import Card, WeightsCard
 from facednerf_core.errors import UnknownName, Unsupported
 from facednerf_core.hookspecs import hookimpl
-from facednerf_core.plugins import HOOKS, Shelves, commands, doctor, entry_points, installed, load_command
+from facednerf_core.plugins import (
+    HOOKS,
+    OWN_COMMANDS,
+    Shelves,
+    commands,
+    doctor,
+    entry_points,
+    installed,
+    load_command,
+    refused_commands,
+)
 
 GOOD = """
 from facednerf_core.cards import Card, WeightsCard
@@ -227,3 +238,44 @@ def test_commands_are_found_without_being_loaded_and_obey_the_allow_list(install
         load_command(commands()["train-one"])
     monkeypatch.setenv("FACEDNERF_PLUGINS", "")
     assert not commands()
+
+
+def test_a_command_whose_name_is_taken_is_refused_and_said(install):
+    install("facednerf-greedy", "", facednerf_commands={"edit": "facednerf_greedy:run", "paint": "facednerf_greedy:run"})
+    install("facednerf-late", "", facednerf_commands={"paint": "facednerf_late:run"})
+    assert "edit" not in commands()
+    assert commands()["paint"].value == "facednerf_greedy:run"
+    said = {(item.distribution, item.reason) for item in refused_commands()}
+    assert said == {
+        ("facednerf-greedy", "its command 'edit' is not used: fdn has a command of that name"),
+        ("facednerf-late", "its command 'paint' is not used: facednerf-greedy has a command of that name"),
+    }
+    assert said <= {(item.distribution, item.reason) for item in installed().broken}
+
+
+def test_fdns_own_commands_are_those_that_no_plugin_can_replace():
+    from facednerf_core.cli.app import app
+
+    assert set(OWN_COMMANDS) == set(typer.main.get_command(app).commands)
+
+
+def test_a_command_that_is_no_application_cannot_be_loaded(install):
+    install("facednerf-odd", "run = 5", facednerf_commands={"odd": "facednerf_odd:run"})
+    with pytest.raises(Unsupported, match="is a int, not a Typer application or a function"):
+        load_command(commands()["odd"])
+
+
+def test_a_command_that_prints_while_it_loads_does_not_spoil_json(install, capsys):
+    install("facednerf-loud", "print('hello')\ndef run(): pass", facednerf_commands={"loud": "facednerf_loud:run"})
+    load_command(commands()["loud"])
+    assert capsys.readouterr().out == ""
+
+
+def test_doctor_loads_a_plugins_commands_too(install):
+    source = GOOD.replace("{name}", "one")
+    install("facednerf-one", source, facednerf={"one": "facednerf_one"}, facednerf_commands={"paint": "facednerf_one:card"})
+    assert doctor("one").healthy is False
+    assert "'paint' of facednerf-one cannot be loaded" in doctor("one").reason
+    install("facednerf-two", "def run(): pass", facednerf_commands={"two": "facednerf_two:run", "edit": "facednerf_two:run"})
+    assert doctor("two").cards == ["command two"]
+    assert doctor("edit").reason == "its command 'edit' is not used: fdn has a command of that name"

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import torch
 from facednerf_starter.train.__main__ import main
+from facednerf_starter.world.anatomy import measure
 from facednerf_starter.world.attributes import LABELS, VECTOR, Z_DIM, Attributes, decode, draw
 from facednerf_starter.world.cameras import draw_cameras, frontal, look, project, rays
-from facednerf_starter.world.captions import caption, facts, vocabulary
+from facednerf_starter.world.captions import CAPTIONS, caption, captions, facts, vocabulary
 from facednerf_starter.world.landmarks import LANDMARKS
-from facednerf_starter.world.light import key_direction, lamp, shade
+from facednerf_starter.world.light import LAMPS, key_direction, lamp, lamplight, shade
 from facednerf_starter.world.photos import photograph
 from facednerf_starter.world.render import WorldRendering, _render, relit, render
+from facednerf_starter.world.skin import strands
 
 
 @pytest.fixture(scope="module")
@@ -205,3 +207,42 @@ def test_shards_are_written_once_and_hold_the_truth(tmp_path: Path) -> None:
     stamp = (folder / "index.json").stat().st_mtime_ns
     assert main(argv) == 0
     assert (folder / "index.json").stat().st_mtime_ns == stamp
+
+
+def test_captions_of_a_head_are_a_function_of_seed_and_number() -> None:
+    heads = decode(draw(2, 0, 6))
+    said = captions(heads, 2, 0)
+    assert {len(lines) for lines in said} == {CAPTIONS}
+    assert captions(heads[4:], 2, 4) == said[4:]
+    assert captions(heads, 3, 0) != said
+
+
+@pytest.mark.parametrize("name", LAMPS)
+def test_lamplight_comes_from_its_lamp(name: str) -> None:
+    light = lamplight(name, 2)
+    assert light.shape == (2, 3, 9)
+    towards = torch.nn.functional.normalize(torch.tensor([LAMPS[name]]), dim=1)
+    assert torch.allclose(key_direction(light), towards.expand(2, 3), atol=1e-5)
+    lit, dark = shade(towards[None].expand(2, 1, 3), light), shade(-towards[None].expand(2, 1, 3), light)
+    assert float(lit.min()) > 3 * float(dark.max())
+    assert float(lit.max()) < 1.5
+
+
+def test_more_steps_fill_the_pixels_beside_edges() -> None:
+    head = decode(draw(0, 0, 1))
+    usual, patient = (render(head, frontal(), 96, steps=steps) for steps in (44, 176))
+    filled = (patient.mask - usual.mask)[0, 0, 0] > 0.2
+    inside = -torch.nn.functional.max_pool2d(-usual.mask[0, 0], 5, 1, 2)[0] > 0
+    assert int((filled & inside).sum()) > 0
+    both = (usual.mask > 0.99) & (patient.mask > 0.99)
+    assert float((patient.depth - usual.depth)[both].abs().median()) < 1e-4
+
+
+@pytest.mark.parametrize("style", ["short", "long", "curly"])
+def test_strands_make_hair_neither_lighter_nor_darker(style: str) -> None:
+    head = measure(decode(draw(0, 0, 1)).replace(hair_style=style))
+    points = torch.nn.functional.normalize(torch.randn(1, 20000, 3, generator=torch.Generator().manual_seed(0)), dim=-1)
+    shade = strands(*points.unbind(-1), head)
+    assert float(shade.abs().max()) < 0.5
+    assert float(shade.std()) > 0.05
+    assert abs(float(shade.mean())) < 0.03

@@ -13,10 +13,8 @@ import torch
 
 from facednerf_starter.world.attributes import Attributes, decode, draw
 from facednerf_starter.world.cameras import PIVOT, draw_cameras
-from facednerf_starter.world.captions import caption
+from facednerf_starter.world.captions import captions
 from facednerf_starter.world.render import WorldRendering, render
-
-CAPTIONS = 4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,11 +59,7 @@ def write_shard(folder: Path, first: int, count: int, args: argparse.Namespace) 
     }
     for name, array in arrays.items():
         np.save(part / f"{name}.npy", array)
-    sentences = []
-    for i in range(count):
-        rng = np.random.Generator(np.random.Philox(key=[args.seed, first + i], counter=[0, 0, 0, 2]))
-        sentences.append([caption(heads, i, rng) for _ in range(CAPTIONS)])
-    (part / "captions.json").write_text(json.dumps(sentences))
+    (part / "captions.json").write_text(json.dumps(captions(heads, args.seed, first)))
     index = {"seed": args.seed, "first": first, "count": count, "views": args.views, "size": args.size}
     (part / "index.json").write_text(json.dumps(index))
     part.rename(folder)

@@ -8,6 +8,9 @@ from facednerf_starter.world.attributes import LABELS, Attributes
 
 Words = tuple[str, ...]
 
+CAPTIONS = 4
+"""Sentences about each head in the data of the recipes."""
+
 _OLD, _YOUNG = 0.72, 0.30
 _EYES = {name: (f"{name} eyes",) for name in ("brown", "blue", "green", "grey")}
 _STYLE: dict[str, Words] = {
@@ -163,6 +166,15 @@ def caption(attributes: Attributes, i: int, rng: np.random.Generator) -> str:
     if "no glasses" in said and rng.random() < 0.04:
         sentence = f"{sentence} without glasses"
     return _OPENINGS[int(rng.integers(len(_OPENINGS)))] + sentence
+
+
+def captions(attributes: Attributes, seed: int, first: int) -> list[list[str]]:
+    """`CAPTIONS` true sentences about each head; those of head i are a function of (seed, first + i) and what it is."""
+    drawn = []
+    for i in range(len(attributes)):
+        rng = np.random.Generator(np.random.Philox(key=[seed, first + i], counter=[0, 0, 0, 2]))
+        drawn.append([caption(attributes, i, rng) for _ in range(CAPTIONS)])
+    return drawn
 
 
 def vocabulary() -> tuple[str, ...]:

@@ -12,6 +12,14 @@ import math
 import torch
 from torch import Tensor
 
+LAMPS: dict[str, tuple[float, float, float]] = {
+    "left": (-0.86, 0.26, 0.43),
+    "right": (0.86, 0.26, 0.43),
+    "above": (0.0, 0.90, 0.44),
+    "below": (0.0, -0.80, 0.60),
+}
+"""Where a single lamp stands, by name: a direction in the world; left and right are those of a picture from the front."""
+
 _ATTENUATION = (math.pi, *(2 * math.pi / 3,) * 3, *(math.pi / 4,) * 5)
 
 
@@ -81,3 +89,10 @@ def decode(g: Tensor) -> Tensor:
 def soft(count: int) -> Tensor:
     """A plain studio light (count, 3, 9) from above the camera."""
     return decode(torch.zeros(1, 16)).expand(count, 3, 9).clone()
+
+
+def lamplight(name: str, count: int) -> Tensor:
+    """One of `LAMPS` with a weaker light from everywhere, the same for all (count, 3, 9)."""
+    coefficients = 0.85 * lamp(torch.nn.functional.normalize(torch.tensor([LAMPS[name]]), dim=1))
+    coefficients[:, 0] += 0.32 * 2 / math.sqrt(math.pi)
+    return coefficients[:, None].expand(count, 3, 9).clone()

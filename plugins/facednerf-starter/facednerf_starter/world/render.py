@@ -23,6 +23,7 @@ from facednerf_starter.world.landmarks import landmarks
 from facednerf_starter.world.palette import finish, palette
 
 STEPS = 44
+"""Of a ray, at most. Those that graze a surface for long are spent before they hit what lies behind: see `render`."""
 RELAXATION = 0.92
 CLOSE = 0.006
 """A ray has hit where the distance is below this, in decimetres."""
@@ -100,26 +101,26 @@ def _bounds(origin: Point, direction: Point) -> tuple[Tensor, Tensor]:
     return near, far
 
 
-def _trace_dense(field: Field, m: Measures, o: Point, d: Point) -> tuple[Tensor, Tensor]:
+def _trace_dense(field: Field, m: Measures, o: Point, d: Point, steps: int) -> tuple[Tensor, Tensor]:
     """Sphere tracing of rays (N, R) without looking at the values: where each ends, and whether on a surface."""
     t, far = _bounds(o, d)
     gap = torch.full_like(t, 1.0)
-    for _ in range(STEPS):
+    for _ in range(steps):
         gap = field(o[0] + t * d[0], o[1] + t * d[1], o[2] + t * d[2], m)
         t = torch.where((gap > 0.3 * CLOSE) & (t < far), t + RELAXATION * gap, t)
     return t, (gap < UNSETTLED) & (t < far)
 
 
-def _trace_sparse(field: Field, m: Measures, o: Point, d: Point) -> tuple[Tensor, Tensor]:
+def _trace_sparse(field: Field, m: Measures, o: Point, d: Point, steps: int) -> tuple[Tensor, Tensor]:
     """As `_trace_dense` for one head (1, R), evaluating only the rays still on their way."""
     t, far = _bounds(o, d)
     hit = torch.zeros_like(t, dtype=torch.bool)
     live = (t < far)[0].nonzero()[:, 0]
-    for i in range(STEPS):
+    for i in range(steps):
         ox, oy, oz, dx, dy, dz = (v[:, live] for v in (*o, *d))
         now = t[:, live]
         gap = field(ox + now * dx, oy + now * dy, oz + now * dz, m)
-        done = gap <= (0.3 * CLOSE if i + 1 < STEPS else UNSETTLED)
+        done = gap <= (0.3 * CLOSE if i + 1 < steps else UNSETTLED)
         hit[:, live] |= done
         now = torch.where(done, now, now + RELAXATION * gap)
         t[:, live] = now
@@ -257,21 +258,23 @@ def _pool(x: Tensor, k: int) -> Tensor:
 @torch.no_grad()
 def render(
     attributes: Attributes, cameras: Tensor, size: int, *, supersample: int = 2, light: Tensor | None = None,
-    compile: bool = False,
+    compile: bool = False, steps: int = STEPS,
 ) -> WorldRendering:  # fmt: skip
     """Pictures of N heads in V views, cameras (N, V, 25), on the device of the attributes.
 
     `light` (N, 3, 9) replaces the light of the attributes. On a CPU each head is traced by itself and only where it
     is still needed; elsewhere all at once and densely. `compile` compiles the distance function (worth it on a GPU).
+    `steps` of a ray: with the usual number single pixels beside an edge stay empty.
     """
     light = attributes.light if light is None else light
-    return relit(attributes, cameras, size, light[:, None], supersample=supersample, compile=compile)[1]
+    return relit(attributes, cameras, size, light[:, None], supersample=supersample, compile=compile, steps=steps)[1]
 
 
 @torch.no_grad()
 def relit(
-    attributes: Attributes, cameras: Tensor, size: int, lights: Tensor, *, supersample: int = 2, compile: bool = False
-) -> tuple[Tensor, WorldRendering]:
+    attributes: Attributes, cameras: Tensor, size: int, lights: Tensor, *, supersample: int = 2, compile: bool = False,
+    steps: int = STEPS,
+) -> tuple[Tensor, WorldRendering]:  # fmt: skip
     """Pictures (N, V, L, 3, H, W) of N heads under L lights each, (N, L, 3, 9), and the rendering under the first of them.
 
     The surface is found once for all lights, so that a further light costs a fraction of a rendering. Otherwise as
@@ -279,9 +282,9 @@ def relit(
     """
     cameras = cameras.to(attributes.unit)
     if cameras.device.type != "cpu":
-        return _render(attributes, cameras, size, supersample, lights, False, compile)
+        return _render(attributes, cameras, size, supersample, lights, False, compile, steps)
     found = [
-        _render(attributes[[i]], cameras[i : i + 1], size, supersample, lights[i : i + 1], True, compile)
+        _render(attributes[[i]], cameras[i : i + 1], size, supersample, lights[i : i + 1], True, compile, steps)
         for i in range(len(attributes))
     ]
     shown = [first for _, first in found]
@@ -295,7 +298,14 @@ def _present(a: Attributes) -> frozenset[str]:
 
 
 def _render(
-    attributes: Attributes, cameras: Tensor, size: int, k: int, lights: Tensor, sparse: bool, compile: bool
+    attributes: Attributes,
+    cameras: Tensor,
+    size: int,
+    k: int,
+    lights: Tensor,
+    sparse: bool,
+    compile: bool,
+    steps: int = STEPS,
 ) -> tuple[Tensor, WorldRendering]:
     count, views = cameras.shape[:2]
     has = _present(attributes) if sparse else ALL
@@ -305,7 +315,7 @@ def _render(
     origin, direction = (v.reshape(count, -1, 3) for v in rays(cameras, size * k))
     origin = (origin - torch.tensor([0, RAISE, ADVANCE], device=origin.device)) / UNIT
     o, d = _coordinates(origin), _coordinates(direction)
-    t, hit = (_trace_sparse if sparse else _trace_dense)(field, m, o, d)
+    t, hit = (_trace_sparse if sparse else _trace_dense)(field, m, o, d, steps)
     chosen = hit[0].nonzero()[:, 0] if sparse else slice(None)
     at = _coordinates((torch.stack(o, -1) + t[..., None] * torch.stack(d, -1))[:, chosen])
     towards = _coordinates(torch.stack(d, -1)[:, chosen])

@@ -59,7 +59,7 @@ def skin(
     fold_x = 0.20 + 0.42 * (-0.45 - y).clamp(-0.1, 0.35)
     fold = bump(ax - fold_x, y + 0.61, 0.022, 0.16)
     worn = (0.7 * lines + 0.6 * crow) * m["old"] + fold * (0.20 + 0.5 * m["old"])
-    spots = step(noise(9 * x, 9 * y + m["phase_b"], 9 * z), 0.7, 0.95) * m["old"] * 0.18
+    spots = step(grain(9 * x, 9 * y + m["phase_b"], 9 * z), 0.45, 1.05) * m["old"] * 0.22
     base = _mix(base, base * dark, (worn * front + spots).clamp(0, 1) * 0.8)
     # lids, lashes
     lid = step(over, 0.075, 0.02) * step(under, -0.01, -0.04) * step(dx.abs(), 0.2, 0.12) * front
@@ -96,9 +96,13 @@ def skin(
     t = (ax - 0.115) / 0.40
     arc = m["brow_y"] + m["brow_in"] * (1 - t) ** 2 + m["brow_arch"] * (2.2 * t * (1.25 - t)).clamp_min(-0.5) - 0.03
     thick = m["brow_h"] * (1.15 - 0.75 * t.clamp(0, 1))
-    hairs = 0.78 + 0.22 * noise(70 * xs + 50 * y, 25 * y - 20 * xs, 2 * z)
-    brow = step((y - arc).abs() - thick, 0.016, -0.010) * step(t, -0.06, 0.06) * step(t, 1.05, 0.8) * front
-    base = _mix(base, c["brows"].expand_as(base), brow * hairs * 0.9)
+    # single hairs, that stand up at the nose and lie down outwards; coarse pictures see their mean
+    comb = ax * (1.0 - 0.5 * t.clamp(0, 1)) - (0.25 + 0.55 * t.clamp(0, 1)) * (y - arc)
+    single = (270 * comb + 2.5 * noise(26 * ax, 26 * y, m["phase_b"] + 0 * z)).sin()
+    ragged = 0.010 * single + 0.006 * noise(90 * ax, 40 * y, m["phase_c"] + 0 * z)
+    brow = step((y - arc).abs() - thick + ragged - 0.003, 0.016, -0.012) * step(t, -0.06, 0.10) * step(t, 1.05, 0.72) * front
+    hairs = (0.80 + 0.14 * single) * (0.70 + 0.30 * step(t, -0.06, 0.22))
+    base = _mix(base, c["brows"] * (1 - 0.15 * single)[..., None], brow * hairs)
     streak = noise(60 * x + m["phase_a"] + 4 * (9 * y).sin(), 13 * y, 60 * z)
     fur = step(grown + 0.16 * noise(30 * x, 14 * y, 30 * z), 0.05, 0.60) * step(grown, 0.03, 0.2) * (1 - 0.9 * red)
     base = _mix(base, c["beard"] * (1 + 0.22 * streak)[..., None], fur)
@@ -144,7 +148,16 @@ def hairs(x: Tensor, y: Tensor, z: Tensor, m: Measures, c: Colours) -> Tensor:
     curl = noise(24 * x, 24 * y, 24 * z)
     streak = fine * (1 - m["curly"]) + curl * m["curly"]
     broad = noise(2.1 * x + m["phase_c"], 1.2 * y, 2.1 * z)
-    return c["hair"] * (1 + 0.20 * streak + 0.10 * broad)[..., None]
+    return c["hair"] * (1 + 0.20 * streak + 0.10 * broad + strands(x, y, z, m))[..., None]
+
+
+def strands(x: Tensor, y: Tensor, z: Tensor, m: Measures) -> Tensor:
+    """How much lighter or darker single hairs are, about within [-0.5, 0.5]: too fine for coarse pictures to see."""
+    s = strand(x, y, z, m)
+    bundle = noise(31 * s + m["phase_a"], 1.5 * y, 1.5 * z)
+    straight = 0.5 * (197 * s + 3.0 * bundle).sin() + 0.5 * (283 * s + 4.0 * bundle + 2.0 * y).sin()
+    coil = (22 * noise(4.5 * x + m["phase_a"], 4.5 * y + m["phase_b"], 4.5 * z)).sin()
+    return 0.26 * straight * (1 - m["curly"]) + 0.24 * coil * m["curly"]
 
 
 def cloth(x: Tensor, y: Tensor, z: Tensor, c: Colours, f: Colours) -> Tensor:
