@@ -30,7 +30,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", default="", metavar="NAMES", help="sections, with commas between them")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the measures there too, after every section")
     parser.add_argument("--photo", type=Path, action="append", default=[], help="a real portrait beside the astronaut")
-    parser.add_argument("--judges", type=Path, metavar="FOLDER", help="judges.* of this folder instead of the shipped ones")
+    parser.add_argument("--judges", type=Path, metavar="FOLDER", help="judges of this folder, not the shipped ones")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     chosen = parser.parse_args(given)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import astuple, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from facednerf_starter.judges import listener
 from facednerf_starter.judges.network import Judge, PersonJudge
 from facednerf_starter.judges.panel import Judges
 from facednerf_starter.judges.questions import BOUNDS, CHOICES, NUMBERS, OUTPUTS, Answers, answers
@@ -24,7 +26,7 @@ from facednerf_starter.measures.people import SIZE, held_out, looked_at, one_thr
 from facednerf_starter.measures.report import limit, missed, shown, verdict
 from facednerf_starter.measures.sitters import Sitters, plain
 from facednerf_starter.measures.verdicts import changed, follows, obeyed, together
-from facednerf_starter.plugin import WORDS
+from facednerf_starter.plugin import FOLDER, WORDS
 from facednerf_starter.world.attributes import LABELS
 from facednerf_starter.world.cameras import look, rays
 from facednerf_starter.world.landmarks import LANDMARKS
@@ -41,7 +43,7 @@ TINY = Effort("tiny", 1, 2, 1, 1, 2, 2, 1, 1, 2, 1, False, device="cpu", steps=O
 
 @pytest.fixture(scope="module")
 def judges(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files of untaught judges."""
+    """The files of untaught judges, and the shipped one of sentences."""
     from facednerf_starter.train.exports import export
 
     torch.manual_seed(0)
@@ -51,6 +53,7 @@ def judges(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = {**shape, "embedding": 8, "threshold": 0.5, "choices": list(CHOICES), "numbers": list(NUMBERS)}
     folder = tmp_path_factory.mktemp("judges")
     export(folder, "judges", tensors, config, {})
+    shutil.copytree(FOLDER / listener.NAME, folder / listener.NAME)
     return folder
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from torch import Tensor
 
 from facednerf_core.compute import device as chosen_device
+from facednerf_starter.judges.listener import Listener
 from facednerf_starter.judges.panel import Judges
 from facednerf_starter.measures.effort import Effort
 from facednerf_starter.measures.inversions import edited
@@ -18,28 +21,36 @@ from facednerf_starter.world.attributes import Attributes
 
 SECTION = "edits"
 OTHERS, VERIFIED, FIRST = "other attributes changed", "the person verified", "the person first among distractors"
+NEARER = "nearer to the sentence than the inversion, by the judge of sentences"
 CHANGE, KEPT, RANKED = at_most(0.05), at_least(0.90), at_least(0.80)
 STRANGERS = 1 << 20
 """The number from which on distractors are drawn."""
 
 
-def measured(effort: Effort, judges: Judges, sitters: Sitters) -> list[Measure]:
+@dataclass(frozen=True)
+class Verdicts:
+    """What was found of one head's edits: a number for each sentence, and for each attribute not spoken of."""
+
+    other: list[float] = field(default_factory=list)  # 1 where an attribute changed
+    verified: list[float] = field(default_factory=list)
+    ranked: list[float] = field(default_factory=list)
+    nearer: list[float] = field(default_factory=list)
+
+
+def measured(effort: Effort, judges: Judges, listener: Listener, sitters: Sitters) -> list[Measure]:
     """The measures of edits: default settings, pictures from the portrait's camera and from both sides judged together."""
     chosen = edits()[: effort.sentences]
     wanted: dict[str, list[list[float]]] = {one.text: [] for one in chosen}
-    other, verified, ranked = [], [], []
-    for head in range(effort.edited):
-        kept = _one(head, chosen, effort, judges, sitters, wanted)
-        other.append(kept[0])
-        verified.append(kept[1])
-        ranked.append(kept[2])
+    found = [_one(head, chosen, effort, judges, listener, sitters, wanted) for head in range(effort.edited)]
     about = f"{counted(effort.edited, 'head')}, {counted(len(chosen), 'sentence')}"
+    among = counted(effort.distractors, "distractor")
     rows = [averaged(SECTION, one.text, at_least(one.goal), wanted[one.text], unit="%") for one in chosen]
     return [
         *rows,
-        averaged(SECTION, OTHERS, CHANGE, other, unit="%", about=about),
-        averaged(SECTION, VERIFIED, KEPT, verified, unit="%", about=about),
-        averaged(SECTION, FIRST, RANKED, ranked, unit="%", about=f"{about}, {effort.distractors} distractors"),
+        averaged(SECTION, OTHERS, CHANGE, [one.other for one in found], unit="%", about=about),
+        averaged(SECTION, VERIFIED, KEPT, [one.verified for one in found], unit="%", about=about),
+        averaged(SECTION, FIRST, RANKED, [one.ranked for one in found], unit="%", about=f"{about}, {among}"),
+        averaged(SECTION, NEARER, None, [one.nearer for one in found], unit="%", about=about),
     ]
 
 
@@ -48,24 +59,27 @@ def _one(
     chosen: tuple[Sentence, ...],
     effort: Effort,
     judges: Judges,
+    listener: Listener,
     sitters: Sitters,
     wanted: dict[str, list[list[float]]],
-) -> tuple[list[float], list[float], list[float]]:
-    """Of one head: what else changed in each edit, whether it is verified, whether it comes first."""
+) -> Verdicts:
+    """Of one head: what else changed in each edit, whether it is verified, comes first, and is nearer to the sentence."""
     inversion = sitters.inversion(head)
-    before = together(judges.tell(inversion.pictures(inversion.latent)))
+    start = inversion.pictures(inversion.latent)
+    before = together(judges.tell(start))
     true = judges.embed(sitters.truth(head).image[0, :1])[0]
     others = strangers(sitters.heads[[head]], sitters.cameras[head], head, effort, judges)
-    other, verified, ranked = [], [], []
+    found = Verdicts()
     for one in chosen:
         pictures = inversion.pictures(edited(inversion, one.text, effort))
         after = together(judges.tell(pictures))
         wanted[one.text].append([obeyed(after, one.asks)])
-        other += [float(moved) for moved in changed(before, after, {*one.asks, *one.frees}).values()]
+        found.other += [float(moved) for moved in changed(before, after, {*one.asks, *one.frees}).values()]
         known = judges.embed(pictures[:1])[0]
-        verified.append(float(known @ true > judges.threshold))
-        ranked.append(float(known @ true > (others @ known).max()))
-    return other, verified, ranked
+        found.verified.append(float(known @ true > judges.threshold))
+        found.ranked.append(float(known @ true > (others @ known).max()))
+        found.nearer.append(float(listener.agreement(pictures, one.text) > listener.agreement(start, one.text)))
+    return found
 
 
 def strangers(head: Attributes, camera: Tensor, number: int, effort: Effort, judges: Judges) -> Tensor:

@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from facednerf_core.errors import FacednerfError, MissingWeights, UnknownName
+from facednerf_starter.judges.listener import Listener
 from facednerf_starter.judges.panel import Judges
 from facednerf_starter.measures import diffusion, edits, hearing, portraits, reconstruction
 from facednerf_starter.measures.effort import Effort
 from facednerf_starter.measures.measure import Goal, Measure, missing
 from facednerf_starter.measures.sentences import TOPICS
 from facednerf_starter.measures.sitters import Sitters
+from facednerf_starter.plugin import FOLDER
 
 ORDER = ("judges", "diffusion", "generator", "edits", "portraits")
 
@@ -22,6 +24,7 @@ class Bench:
 
     effort: Effort
     judges: Judges | None = None
+    listener: Listener | None = None
     without: str = ""  # why there are no judges
     _sitters: list[Sitters] = field(default_factory=list)
 
@@ -29,9 +32,10 @@ class Bench:
     def of(cls, effort: Effort) -> Bench:
         """With the judges of the effort's folder, or of the starter."""
         try:
-            return cls(effort, Judges.from_files(effort.weights) if effort.weights else Judges.starter())
+            folder = effort.weights or FOLDER
+            return cls(effort, Judges.from_files(folder), Listener.from_folder(folder))
         except MissingWeights as error:
-            return cls(effort, None, str(error))
+            return cls(effort, without=str(error))
 
     @property
     def sitters(self) -> Sitters:
@@ -55,7 +59,7 @@ def chosen(names: Sequence[str]) -> tuple[str, ...]:
 
 def measured(name: str, bench: Bench) -> list[Measure]:
     """The measures of one section. One that lacks the judges says so, and its measures count as missed."""
-    effort, judges = bench.effort, bench.judges
+    effort, judges, listener = bench.effort, bench.judges, bench.listener
     if name == "generator":
         return _or_reason(name, {}, lambda: reconstruction.measured(effort, bench.sitters))
     if name == "portraits":
@@ -68,12 +72,12 @@ def measured(name: str, bench: Bench) -> list[Measure]:
         goals |= {diffusion.FREELY: diffusion.GOAL, diffusion.BY_GRAMMAR: diffusion.GOAL}
     else:
         goals = edits.goals(effort)
-    if judges is None:
+    if judges is None or listener is None:
         return missing(name, goals, bench.without, unit="%")
     make: dict[str, Callable[[], list[Measure]]] = {
         "judges": lambda: hearing.measured(effort, judges),
         "diffusion": lambda: diffusion.measured(effort, judges),
-        "edits": lambda: edits.measured(effort, judges, bench.sitters),
+        "edits": lambda: edits.measured(effort, judges, listener, bench.sitters),
     }
     return _or_reason(name, goals, make[name])
 
