@@ -15,9 +15,10 @@ from facednerf_starter.world.cameras import draw_cameras, frontal, look, project
 from facednerf_starter.world.captions import CAPTIONS, caption, captions, facts, vocabulary
 from facednerf_starter.world.landmarks import LANDMARKS
 from facednerf_starter.world.light import LAMPS, key_direction, lamp, lamplight, shade
+from facednerf_starter.world.palette import palette
 from facednerf_starter.world.photos import photograph
 from facednerf_starter.world.render import WorldRendering, _render, relit, render
-from facednerf_starter.world.skin import strands
+from facednerf_starter.world.skin import hairs, strands
 
 
 @pytest.fixture(scope="module")
@@ -246,3 +247,12 @@ def test_strands_make_hair_neither_lighter_nor_darker(style: str) -> None:
     assert float(shade.abs().max()) < 0.5
     assert float(shade.std()) > 0.05
     assert abs(float(shade.mean())) < 0.03
+
+
+def test_single_strands_are_seen_in_fine_pictures_only() -> None:
+    head = decode(draw(0, 0, 1)).replace(hair_style="long", hat="no")
+    m, c = measure(head), palette(head)
+    points = torch.nn.functional.normalize(torch.randn(1, 500, 3, generator=torch.Generator().manual_seed(0)), dim=-1)
+    coarse, half, fine = (hairs(*points.unbind(-1), m, c, sharp) for sharp in (0.0, 0.5, 1.0))
+    assert torch.allclose(half, (coarse + fine) / 2, atol=1e-5)
+    assert float((fine - coarse).abs().max()) > 0.01

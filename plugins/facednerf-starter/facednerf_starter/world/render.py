@@ -24,6 +24,8 @@ from facednerf_starter.world.palette import finish, palette
 
 STEPS = 44
 """Of a ray, at most. Those that graze a surface for long are spent before they hit what lies behind: see `render`."""
+COARSE = 128
+"""Pixels across a picture that is too coarse for single strands of hair; at twice as many they are all there."""
 RELAXATION = 0.92
 CLOSE = 0.006
 """A ray has hit where the distance is below this, in decimetres."""
@@ -187,9 +189,9 @@ class _Surface:
 
 
 def _surface(
-    a: dict[str, Tensor], c: dict[str, Tensor], f: dict[str, Tensor], p: Point, field: Field, fine: Field
+    a: dict[str, Tensor], c: dict[str, Tensor], f: dict[str, Tensor], p: Point, field: Field, fine: Field, sharp: float
 ) -> _Surface:
-    """The surface at points on it."""
+    """The surface at points on it, with strands of hair as far as pictures are `sharp` enough for them."""
     x, y, z = p
     distances, grown = parts(x, y, z, a, False)
     kind = torch.stack(distances, 0).argmin(0)  # (N, R)
@@ -199,7 +201,7 @@ def _surface(
     tooth = torch.tensor([0.90, 0.86, 0.79], device=x.device) * (0.90 + 0.10 * (1 - (x * 38).cos() ** 10))[..., None]
     tooth = tooth * (0.55 + 0.45 * step(x.abs(), 0.28, 0.12))[..., None]
     layers = (
-        flesh, eye, tooth, surfaces.hairs(x, y, z, a, c), c["glasses"].expand_as(flesh),
+        flesh, eye, tooth, surfaces.hairs(x, y, z, a, c, sharp), c["glasses"].expand_as(flesh),
         surfaces.hat(x, y, z, a, c), surfaces.cloth(x, y, z, c, f),
     )  # fmt: skip
     albedo = flesh
@@ -319,7 +321,8 @@ def _render(
     chosen = hit[0].nonzero()[:, 0] if sparse else slice(None)
     at = _coordinates((torch.stack(o, -1) + t[..., None] * torch.stack(d, -1))[:, chosen])
     towards = _coordinates(torch.stack(d, -1)[:, chosen])
-    surface = _surface(m, c, f, at, field, fine)
+    sharp = min(max((size - COARSE) / COARSE, 0.0), 1.0)
+    surface = _surface(m, c, f, at, field, fine, sharp)
     colours = [_shade(surface, m, f, light, at, towards, field) for light in lights.unbind(1)]
     solid = hit[..., None].float()
 

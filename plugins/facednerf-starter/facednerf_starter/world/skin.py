@@ -141,18 +141,18 @@ def eyes(x: Tensor, y: Tensor, z: Tensor, m: Measures, c: Colours, f: Colours) -
     return colour * shade[..., None], step(over, 0.0, -0.02)
 
 
-def hairs(x: Tensor, y: Tensor, z: Tensor, m: Measures, c: Colours) -> Tensor:
-    """Albedo (N, R, 3) of the hair on the head."""
+def hairs(x: Tensor, y: Tensor, z: Tensor, m: Measures, c: Colours, sharp: float) -> Tensor:
+    """Albedo (N, R, 3) of the hair on the head; `sharp`, within [0, 1], is how much is seen of single strands."""
     s = strand(x, y, z, m)
     fine = (s * 95 + 2 * noise(3 * x, 2 * y, 3 * z)).sin() * 0.5 + (s * 53 + m["phase_b"]).sin() * 0.5
     curl = noise(24 * x, 24 * y, 24 * z)
     streak = fine * (1 - m["curly"]) + curl * m["curly"]
     broad = noise(2.1 * x + m["phase_c"], 1.2 * y, 2.1 * z)
-    return c["hair"] * (1 + 0.20 * streak + 0.10 * broad + strands(x, y, z, m))[..., None]
+    return c["hair"] * (1 + 0.20 * streak + 0.10 * broad + sharp * strands(x, y, z, m))[..., None]
 
 
 def strands(x: Tensor, y: Tensor, z: Tensor, m: Measures) -> Tensor:
-    """How much lighter or darker single hairs are, about within [-0.5, 0.5]: too fine for coarse pictures to see."""
+    """How much lighter or darker single hairs are, about within [-0.5, 0.5]."""
     s = strand(x, y, z, m)
     bundle = noise(31 * s + m["phase_a"], 1.5 * y, 1.5 * z)
     straight = 0.5 * (197 * s + 3.0 * bundle).sin() + 0.5 * (283 * s + 4.0 * bundle + 2.0 * y).sin()
