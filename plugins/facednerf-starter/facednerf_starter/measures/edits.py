@@ -74,7 +74,8 @@ def _one(
         pictures = inversion.pictures(edited(inversion, one.text, effort))
         after = together(judges.tell(pictures))
         wanted[one.text].append([obeyed(after, one.asks)])
-        found.other += [float(moved) for moved in changed(before, after, {*one.asks, *one.frees}).values()]
+        moved = changed(before, after, {*one.asks, *one.frees})
+        found.other.extend(float(value) for value in moved.values())
         known = judges.embed(pictures[:1])[0]
         found.verified.append(float(known @ true > judges.threshold))
         found.ranked.append(float(known @ true > (others @ known).max()))
