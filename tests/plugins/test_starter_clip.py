@@ -28,14 +28,6 @@ TINY = ["--device", "cpu", "--tiny", "--batch", "8", "--held", "3"]
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six heads of the world in two views each, 64 px."""
-    root = tmp_path_factory.mktemp("shards")
-    main(["data", "--out", str(root), "--heads", "6", "--views", "2", "--size", "64", "--shard", "6"])
-    return root
-
-
-@pytest.fixture(scope="module")
 def words(tmp_path_factory: pytest.TempPathFactory) -> tokenizer.CLIPTokenizer:
     folder = tmp_path_factory.mktemp("tokenizer")
     tokenizer.write(folder)

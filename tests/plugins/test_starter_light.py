@@ -35,14 +35,6 @@ TINY = ["--device", "cpu", "--tiny", "--batch", "8"]
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six heads of the world in two views each, 64 px."""
-    root = tmp_path_factory.mktemp("shards")
-    main(["data", "--out", str(root), "--heads", "6", "--views", "2", "--size", "64", "--shard", "6"])
-    return root
-
-
-@pytest.fixture(scope="module")
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of the recipe, with a tiny generator with a designed W, hardly trained."""
     root = tmp_path_factory.mktemp("light")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from facednerf_starter.judges.listener import Listener
+from facednerf_starter.plugin import FOLDER
 from facednerf_starter.world.attributes import decode, draw
 from facednerf_starter.world.cameras import draw_cameras
 from facednerf_starter.world.render import render
@@ -22,7 +23,7 @@ CHANGES = {
 
 
 def test_a_picture_is_nearer_to_the_sentence_that_is_true_of_it() -> None:
-    listener = Listener.starter()
+    listener = Listener.from_folder(FOLDER)
     people = decode(draw(4321, 0, 3)).replace(hat="no", hair_style="short")
     cameras = draw_cameras(4321, 0, 3, 1, 0.3, 0.1)
     for sentence, changes in CHANGES.items():

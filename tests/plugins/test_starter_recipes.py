@@ -18,7 +18,7 @@ from facednerf_starter.train.__main__ import main
 from facednerf_starter.train.detector import disguised, roll
 from facednerf_starter.train.generator import disturbance, disturbed
 from facednerf_starter.train.identity import aligned, person_directions, told_apart
-from facednerf_starter.train.mapping import LABEL_DIM, Design, Readout, built, taught, told
+from facednerf_starter.train.mapping import LABEL_DIM, Design, Readout, built, give, taught, told
 from facednerf_starter.train.pieces import Piece
 from facednerf_starter.train.shards import Shards
 from facednerf_starter.train.sights import SightReader
@@ -28,17 +28,10 @@ from facednerf_starter.world.landmarks import LANDMARKS
 from safetensors.torch import load_file
 
 from facednerf_core import perceptual
+from facednerf_core.errors import InputError
 from facednerf_core.views import Orbit
 
 RECIPES = ("generator", "identity", "detector", "perceptual", "judges", "light")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six heads of the world in two views each, 64 px."""
-    root = tmp_path_factory.mktemp("shards")
-    main(["data", "--out", str(root), "--heads", "6", "--views", "2", "--size", "64", "--shard", "6"])
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +147,10 @@ def test_the_generator_begins_with_the_mapping_it_is_given(data: Path, mappings:
     assert torch.allclose(replaced["backbone.mapping.fc0.weight"].float(), again["fc0.weight"], rtol=1e-3)
     assert not torch.equal(replaced["backbone.mapping.fc0.weight"], tensors["backbone.mapping.fc0.weight"])
     assert json.loads((folder / "generator.card.json").read_text())["settings"]["mapping"] == about
+    before = (folder / "generator.safetensors").read_bytes()
+    with pytest.raises(InputError, match="their designed W differ"):
+        give(folder / "generator.safetensors", built(32, about["layers"]), about | {"seed": about["seed"] + 1})
+    assert (folder / "generator.safetensors").read_bytes() == before
     learned = train("generator", data, tmp_path / "l", 1, "--mapping", str(mappings["learned"]))
     assert json.loads((learned / "generator.card.json").read_text())["about"].startswith("W was learned")
     moved = load_file(learned / "generator.safetensors")["backbone.mapping.fc0.weight"].float()

@@ -132,17 +132,16 @@ def register_weights(register: Callable[[WeightsCard], None]) -> None:
             vocabulary=tuple(WORDS.read_text(encoding="utf-8").split()),
         )
     )
-    if "clip" in _hashes():  # sealed, and so shipped
-        register(
-            _card(
-                "guidance",
-                "clip",
-                "a CLIP of synthetic heads at 128 pixels, the same small vocabulary",
-                {"model": "clip"},
-                resolution=128,
-                vocabulary=tuple((FOLDER / "clip" / "vocabulary.txt").read_text(encoding="utf-8").split()),
-            )
+    register(
+        _card(
+            "guidance",
+            "clip",
+            "a CLIP of synthetic heads at 128 pixels, the same small vocabulary",
+            {"model": "clip"},
+            resolution=128,
+            vocabulary=tuple((FOLDER / "clip" / "vocabulary.txt").read_text(encoding="utf-8").split()),
         )
+    )
     register(
         _card("identity", "arcface", "IResNet for synthetic heads", {"tensors": "identity.safetensors"}, resolution=112)
     )

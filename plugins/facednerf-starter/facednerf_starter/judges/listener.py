@@ -11,7 +11,6 @@ from torch import Tensor
 
 from facednerf_core.errors import MissingWeights
 from facednerf_core.resampling import resized
-from facednerf_starter.plugin import FOLDER
 
 NAME = "clip-judge"
 
@@ -35,11 +34,6 @@ class Listener:
                 "folder there"
             )
         return cls(load(folder / NAME, torch.device(device)))
-
-    @classmethod
-    def starter(cls, device: torch.device | str = "cpu") -> Listener:
-        """The one that facednerf-starter ships."""
-        return cls.from_folder(FOLDER, device)
 
     @torch.no_grad()
     def agreement(self, image: Tensor, sentence: str) -> float:

@@ -1,4 +1,4 @@
-"""The judges, loaded: `Judges.starter()` reads the files that are shipped."""
+"""The judges of attributes and people, loaded from a folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from torch.nn import functional as F
 from facednerf_core.errors import MissingWeights
 from facednerf_starter.judges.network import SIZE, Judge, PersonJudge
 from facednerf_starter.judges.questions import CHOICES, NUMBERS, OUTPUTS, Answers, answers
-from facednerf_starter.plugin import FOLDER
 
 PARTS = ("attributes", "person")
 
@@ -62,11 +61,6 @@ class Judges:
             network.load_state_dict(own)
             network.to(device).requires_grad_(False).eval()
         return cls(attributes, person, float(config["threshold"]))
-
-    @classmethod
-    def starter(cls, device: torch.device | str = "cpu") -> Judges:
-        """The judges that facednerf-starter ships."""
-        return cls.from_files(FOLDER, device)
 
     @torch.no_grad()
     def tell(self, image: Tensor) -> Answers:
