@@ -27,8 +27,8 @@ DENIED: dict[str, str] = {
     "hair color": "hair",
 }  # fmt: skip
 """By topic of `facts`, what a head lacks of which that topic does not speak."""
-SELDOM = ("eyes", "skin", "clothes", "hair style")
-"""Topics that are named half as often as others."""
+OFTEN: Mapping[str, float] = {"eyes": 0.5, "skin": 0.5, "clothes": 0.5, "hair style": 0.5}
+"""How often a single attribute is of a topic, beside the topics that are not listed, which count 1."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,12 @@ class Sayings:
         return self.tokens[heads, columns].long(), self.numbers[heads, columns]
 
 
-def sayings(shards: Shards, words: tokenizer.CLIPTokenizer, seed: int, *, fresh: bool = False) -> Sayings:
+def sayings(
+    shards: Shards, words: tokenizer.CLIPTokenizer, seed: int, *, fresh: bool = False, often: Mapping[str, float] = OFTEN
+) -> Sayings:
     """What is said of the heads of shards: sentences, dressed sentences, single attributes.
 
-    The sentences are the shards' captions; with `fresh`, others that `seed` draws.
+    The sentences are the shards' captions; with `fresh`, others that `seed` draws. `often` as in `OFTEN`.
 
     Raises:
         VocabularyError: a text holds a word that the vocabulary lacks, or too many words.
@@ -64,7 +66,7 @@ def sayings(shards: Shards, words: tokenizer.CLIPTokenizer, seed: int, *, fresh:
         sentences = [caption(heads, head, chance) for _ in range(SENTENCES)] if fresh else captions[head][:SENTENCES]
         texts += sentences
         texts += [phrasing.dressed(sentence, chance) for sentence in sentences]
-        texts += [single(said, chance) for _ in range(SENTENCES)]
+        texts += [single(said, chance, often) for _ in range(SENTENCES)]
     missing = tokenizer.unknown(" ".join(texts))
     if missing:
         raise tokenizer.VocabularyError(f"texts hold words that the vocabulary lacks: {', '.join(missing)}; make new shards")
@@ -91,8 +93,8 @@ def tokens_of(texts: Sequence[str], words: tokenizer.CLIPTokenizer) -> Tensor:
     return torch.cat(parts)
 
 
-def single(said: Said, chance: np.random.Generator) -> str:
-    """One thing that is true of a head: bare, or of a person who has it, is it, or lacks it."""
+def single(said: Said, chance: np.random.Generator, often: Mapping[str, float] = OFTEN) -> str:
+    """One thing that is true of a head: bare, or of a person who has it, is it, or lacks it; `often` as in `OFTEN`."""
 
     def pick(wordings: Sequence[str]) -> str:
         return wordings[int(chance.integers(len(wordings)))]
@@ -103,7 +105,7 @@ def single(said: Said, chance: np.random.Generator) -> str:
         without = f"without {pick(lacks)}"
         return without if chance.random() < 0.3 else f"{article(noun)} {without}"
     topics = [topic for topic in said if topic != "no glasses"]
-    weights = np.array([0.5 if topic in SELDOM else 1.0 for topic in topics])
+    weights = np.array([often.get(topic, 1.0) for topic in topics])
     topic = topics[int(chance.choice(len(topics), p=weights / weights.sum()))]
     phrase = pick(said[topic])
     if topic == "noun":
