@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from facednerf_core.statedicts import check
 from facednerf_starter.train import draws, tokenizer
 from facednerf_starter.train.sheets import sheet
 
@@ -31,11 +32,11 @@ def build_unet(*, tiny: bool = False) -> UNet2DConditionModel:
         sample_size=32,
         in_channels=4,
         out_channels=4,
-        block_out_channels=(8, 8, 16) if tiny else (64, 96, 144),
+        block_out_channels=(8, 8, 16) if tiny else (48, 64, 96),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         layers_per_block=1,
-        cross_attention_dim=16 if tiny else 160,
+        cross_attention_dim=16 if tiny else 96,
         attention_head_dim=2 if tiny else 4,  # diffusers means the number of heads
         norm_num_groups=4 if tiny else 16,
     )
@@ -43,12 +44,12 @@ def build_unet(*, tiny: bool = False) -> UNet2DConditionModel:
 
 def build_text_encoder(tokens: int, end: int, *, tiny: bool = False) -> CLIPTextModel:
     """The text encoder for a vocabulary of `tokens`, whose last is `end`, the one before it the begin."""
-    width = 16 if tiny else 160
+    width = 16 if tiny else 96
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=tokens,
             hidden_size=width,
-            intermediate_size=2 * width if tiny else 480,
+            intermediate_size=2 * width if tiny else 384,
             projection_dim=width,
             num_hidden_layers=1 if tiny else 3,
             num_attention_heads=2 if tiny else 4,
@@ -125,15 +126,20 @@ def load_weights(folder: Path, unet: UNet2DConditionModel, text_encoder: CLIPTex
 
     Raises:
         VocabularyError: its vocabulary is another.
+        InputError: its networks have other widths.
     """
     if (folder / "tokenizer" / "vocabulary.txt").read_text(encoding="utf-8").split() != list(tokenizer.words()):
         raise tokenizer.VocabularyError(f"'{folder}' was trained with other words than today's; train without --start")
-    unet.load_state_dict(load_file(folder / "unet" / "diffusion_pytorch_model.safetensors"))
     own = text_encoder.state_dict()
     prefix = "text_model." if any(key.startswith("text_model.") for key in own) else ""
     saved = load_file(folder / "text_encoder" / "model.safetensors")
-    found = {prefix + key.removeprefix("text_model."): value for key, value in saved.items()}
-    text_encoder.load_state_dict({**own, **found})
+    found = {**own, **{prefix + key.removeprefix("text_model."): value for key, value in saved.items()}}
+    denoiser = load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
+    hint = f"'{folder}' has other widths than what is trained today; train without --start."
+    check(denoiser, unet.state_dict(), "the UNet to be trained", hint=hint)
+    check(found, own, "the text encoder to be trained", hint=hint)
+    unet.load_state_dict(denoiser)
+    text_encoder.load_state_dict(found)
 
 
 @torch.no_grad()
