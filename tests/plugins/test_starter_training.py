@@ -10,12 +10,17 @@ import numpy as np
 import pytest
 import torch
 from facednerf_starter.train import autoencoder, diffusion, draws, phrasing, pipeline, tokenizer
+from facednerf_starter.train.capture import adamw_of
 from facednerf_starter.train.pieces import Piece, PieceError, rate, set_rate
+from facednerf_starter.train.sayings import SENTENCES, sayings
 from facednerf_starter.train.shards import Shards, ShardsError
 from facednerf_starter.world import attributes, captions
 from safetensors.torch import load_file
 
+from facednerf_core.errors import InputError
+
 SIZE, VIEWS, HEADS = 32, 2, 6
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +34,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder.mkdir()
         colour = np.random.default_rng(number).random((HEADS, VIEWS, 1, 1, 3))
         image = (1 - mask)[..., None] + mask[..., None] * colour
+        np.save(folder / "z.npy", attributes.draw(0, HEADS * number, HEADS).numpy())
         np.save(folder / "image.npy", (image * 255).round().astype(np.uint8))
         np.save(folder / "mask.npy", np.broadcast_to((mask * 255).astype(np.uint8), (HEADS, VIEWS, SIZE, SIZE)))
         said = [["a man with a beard", "glasses", "blue hair", "an old woman"]] * HEADS
@@ -48,6 +54,7 @@ def arguments(data: Path, out: Path, steps: int = 6) -> argparse.Namespace:
         steps=steps,
         total=None,
         batch=2,
+        rate=8e-4,
         held=5,
         tiny=True,
         autoencoder=None,
@@ -257,9 +264,65 @@ def test_recipes_leave_a_pipeline_that_loads_offline_and_denoises(data: Path, tm
 
     unet, text = pipeline.build_unet(tiny=True), pipeline.build_text_encoder(*_tokens(whole.tokenizer), tiny=True)
     pipeline.load_weights(tmp_path / "pipeline", unet, text)  # a later run may begin from here
+    before = text.state_dict()["final_layer_norm.weight"].clone()
+    with pytest.raises(InputError, match=r"the UNet to be trained.*train without --start"):
+        pipeline.load_weights(tmp_path / "pipeline", pipeline.build_unet(), text)
+    assert torch.equal(text.state_dict()["final_layer_norm.weight"], before)
     with torch.no_grad():
         again = unet(torch.zeros(2, 4, 32, 32), torch.tensor(500), text(numbers).last_hidden_state).sample
     torch.testing.assert_close(again, noise, atol=1e-5, rtol=1e-5)
+
+
+def test_the_shipped_pipeline_loads_by_its_own_settings() -> None:
+    from diffusers import UNet2DConditionModel
+    from facednerf_starter.plugin import FOLDER
+
+    folder = FOLDER / "diffusion"
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet", local_files_only=True, low_cpu_mem_usage=False)
+    width = unet.config.cross_attention_dim
+    noise = unet(torch.zeros(1, 4, 32, 32), torch.tensor(500), torch.zeros(1, tokenizer.TOKENS, width)).sample
+    assert torch.isfinite(noise).all()
+
+
+def test_networks_of_the_default_size_are_small() -> None:
+    unet, text = pipeline.build_unet(), pipeline.build_text_encoder(1371, 1370)
+    sizes = [sum(value.numel() for value in network.parameters()) for network in (unet, text)]
+    assert 2e6 < sizes[0] < 3.2e6
+    assert 2e5 < sizes[1] < 6e5
+
+
+def test_a_third_of_the_texts_name_one_attribute_and_often_what_edits_find_hard(data: Path, tmp_path: Path) -> None:
+    tokenizer.write(tmp_path)
+    words = tokenizer.load(tmp_path)
+    shards = Shards(data, held_every=5)
+    often = {"expression": 1e9}
+    said = sayings(shards, words, 3, often=often)
+    assert said.tokens.shape == (2 * HEADS, 3 * SENTENCES, tokenizer.TOKENS)
+    heads = attributes.decode(attributes.draw(0, 0, 2 * HEADS))
+    singles = [words.decode(row, skip_special_tokens=True) for row in said.tokens[:, -SENTENCES:].flatten(0, 1).tolist()]
+    chosen = 0
+    for number, text in enumerate(singles):
+        looks = captions.facts(heads, number // SENTENCES)["expression"]
+        about = any(look.removeprefix("with ") in text for look in looks)
+        assert about or "without" in text
+        chosen += about
+    assert chosen > len(singles) / 2
+    assert torch.equal(said.tokens[:, : 2 * SENTENCES], sayings(shards, words, 3).tokens[:, : 2 * SENTENCES])
+
+    pairs = diffusion.Pairs(np.zeros((2 * HEADS, 4, 4, 8, 8), np.float16), said, shards.training, torch.zeros(1, 48), CPU, 3)
+    drawn = pairs.draw(0, 64)
+    assert drawn["latent"].shape == drawn["noise"].shape == (64, 4, 8, 8)
+    known = {tuple(row) for row in said.tokens[shards.training].flatten(0, 1).tolist()} | {(0,) * tokenizer.TOKENS}
+    assert {tuple(row) for row in drawn["tokens"].long().tolist()} <= known
+
+
+def test_adamw_follows_the_rate_that_is_set() -> None:
+    weight = torch.nn.Parameter(torch.ones(3))
+    adam = adamw_of([weight], 1.0, CPU, decay=0.0)
+    set_rate(adam, 0.25)
+    weight.sum().backward()
+    adam.step()
+    assert torch.allclose(weight.detach(), torch.full((3,), 0.75), atol=1e-5)
 
 
 def _tokens(words: object) -> tuple[int, int]:

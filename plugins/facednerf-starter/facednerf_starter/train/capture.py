@@ -6,10 +6,10 @@ starts them all at once. On a CPU nothing is recorded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Step = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 """Tensors in, tensors out; whatever else it reads must lie in memory that stays in place."""
@@ -62,6 +62,20 @@ class Captured:
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph, stream=self._stream):
             self._outputs = self.step(self._inputs)
+
+
+def adamw_of(
+    parameters: Sequence[nn.Parameter],
+    rate: float,
+    device: torch.device,
+    *,
+    decay: float,
+    betas: tuple[float, float] = (0.9, 0.99),
+) -> torch.optim.AdamW:
+    """Fused AdamW whose learning rate a recorded step can follow; set it with `pieces.set_rate`."""
+    captured = device.type == "cuda"
+    at = torch.tensor(rate, device=device) if captured else rate
+    return torch.optim.AdamW(parameters, lr=at, betas=betas, weight_decay=decay, fused=captured, capturable=captured)
 
 
 def adam_of(groups: list[dict[str, object]], rate: float, device: torch.device) -> torch.optim.Adam:

@@ -1,8 +1,9 @@
 """The starter's diffusion model: the UNet and its text encoder, trained together on the world's captioned images.
 
 Images become latents once (the posterior's mean, also of the mirrored image) and stay in OUT/latents.npy. Noise,
-time steps and captions are functions of (seed, step), equal on every device. Half of the captions are dressed as a user may
-phrase them (`make it ...`) or carry plain words, so that these words learn to say nothing.
+time steps and texts are functions of (seed, step), equal on every device. A third of the texts are captions; a third are
+captions dressed as a user may phrase them (`make it ...`) or with plain words, so that these words learn to say nothing; a
+third name a single attribute, as an edit does that tells only the difference. On a GPU the steps are recorded and replayed.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,45 +22,25 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional as F
 
-from facednerf_starter.train import draws, phrasing, pipeline, tokenizer
+from facednerf_starter.train import draws, pipeline, tokenizer
 from facednerf_starter.train.arguments import add_run_arguments, device_of
+from facednerf_starter.train.capture import Captured, adamw_of
 from facednerf_starter.train.exports import card
 from facednerf_starter.train.pieces import Piece, PieceError, rate, set_rate, write_json
+from facednerf_starter.train.sayings import Sayings, sayings
 from facednerf_starter.train.shards import Shards
 
-LEARNING_RATE = 5e-4
 DROPPED = 0.12
 """Share of the samples that see the empty prompt (classifier-free guidance)."""
 SNR_LIMIT = 5.0
 """Weight of a time step: min(SNR, limit) / SNR (Hang et al., 2023)."""
+OFTEN = {"age": 2.5, "expression": 2.5, "hair style": 2.0, "eyes": 0.5, "skin": 0.5, "clothes": 0.5}
+"""How often single attributes are of a topic (see `sayings.OFTEN`): what is hardest to follow in an edit, most."""
 PROMPTS = (
     "a face", "a bald man with a thick mustache", "an old woman with glasses and grey hair", "glasses", "blue hair",
     "a man with a beard", "a woman with long blond hair", "curly red hair", "a smiling man", "a person wearing a red hat",
-    "an old man", "a young woman with dark skin",
+    "an old man", "a young woman with dark skin", "old", "smiling", "long hair", "a man without a hat",
 )  # fmt: skip
-
-
-def caption_table(shards: Shards, words: tokenizer.CLIPTokenizer, seed: int) -> Tensor:
-    """Token numbers (heads, captions, TOKENS) int16 of all captions: as they are, then dressed.
-
-    Raises:
-        VocabularyError: a caption holds a word that the vocabulary lacks.
-    """
-    captions = shards.captions()
-    missing = tokenizer.unknown(" ".join(caption for four in captions for caption in four))
-    if missing:
-        raise tokenizer.VocabularyError(
-            f"captions hold words that the vocabulary lacks: {', '.join(missing)}; make new shards"
-        )
-    texts = []
-    for head, said in enumerate(captions):
-        chance = draws.generator(seed, "diffusion", "dress", head)
-        texts += [*said, *(phrasing.dressed(caption, chance) for caption in said)]
-    longest = max(len(tokenizer.split(text)) for text in texts)
-    if longest > tokenizer.TOKENS - 2:
-        raise tokenizer.VocabularyError(f"a caption has {longest} words; at most {tokenizer.TOKENS - 2} are seen")
-    parts = [pipeline.encode_words(texts[at : at + 4096], words).short() for at in range(0, len(texts), 4096)]
-    return torch.cat(parts).reshape(len(captions), -1, tokenizer.TOKENS)
 
 
 def hashed(path: Path) -> str:
@@ -105,14 +88,14 @@ def noise_schedule(device: torch.device | str) -> tuple[Tensor, Tensor]:
 
 
 class Pairs:
-    """Latents with their captions, on the device (a GPU) or read as they are drawn (a CPU)."""
+    """Latents with what is said of them, on the device (a GPU) or read as they are drawn (a CPU)."""
 
     def __init__(
-        self, table: np.ndarray, captions: Tensor, heads: Tensor, empty: Tensor, device: torch.device, seed: int
+        self, table: np.ndarray, said: Sayings, heads: Tensor, empty: Tensor, device: torch.device, seed: int
     ) -> None:
         self.device, self.seed = device, seed
         self.table: Tensor | np.ndarray = torch.from_numpy(np.array(table)).to(device) if device.type != "cpu" else table
-        self.captions, self.heads, self.empty = captions.to(device), heads.to(device), empty.to(device)
+        self.said, self.heads, self.empty = said.to(device), heads.to(device), empty.to(device)
 
     def take(self, heads: Tensor, views: Tensor) -> Tensor:
         """Latents (B, 4, h, w) float32."""
@@ -120,8 +103,8 @@ class Pairs:
             return self.table[heads, views].float()
         return torch.from_numpy(self.table[heads.numpy(), views.numpy()].astype(np.float32))
 
-    def draw(self, step: int, batch: int, *, run: str = "diffusion") -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Latents (B, 4, h, w), noise alike, time steps (B,) and token numbers (B, TOKENS) of a step."""
+    def draw(self, step: int, batch: int, *, run: str = "diffusion") -> dict[str, Tensor]:
+        """Of a step: `latent` (B, 4, h, w), `noise` alike, time `steps` (B,) and `tokens` (B, TOKENS)."""
 
         def key(what: str) -> draws.Key:
             return draws.key(self.seed, run, what, step)
@@ -129,31 +112,34 @@ class Pairs:
         device = self.device
         heads = self.heads[draws.integers((batch,), len(self.heads), key("head"), device)]
         latent = self.take(heads, draws.integers((batch,), self.table.shape[1], key("view"), device))
-        noise = draws.normal(tuple(latent.shape), key("noise"), device)
-        steps = draws.integers((batch,), pipeline.STEPS, key("time"), device)
-        numbers = self.captions[heads, draws.integers((batch,), self.captions.shape[1], key("caption"), device)].long()
+        tokens, _ = self.said.take(heads, draws.integers((batch,), self.said.tokens.shape[1], key("caption"), device))
         dropped = draws.uniform((batch, 1), key("dropped"), device) < DROPPED
-        return latent, noise, steps, torch.where(dropped, self.empty, numbers)
+        return {
+            "latent": latent,
+            "noise": draws.normal(tuple(latent.shape), key("noise"), device),
+            "steps": draws.integers((batch,), pipeline.STEPS, key("time"), device),
+            "tokens": torch.where(dropped, self.empty, tokens),
+        }
 
 
-def prediction_error(
-    unet: Any, text_encoder: Any, alphas: Tensor, drawn: tuple[Tensor, Tensor, Tensor, Tensor]
-) -> tuple[Tensor, Tensor]:
-    """Mean squared error (B,) of the predicted noise, and the time steps (B,)."""
-    latent, noise, steps, numbers = drawn
+def prediction_error(unet: Any, text_encoder: Any, alphas: Tensor, drawn: Mapping[str, Tensor]) -> Tensor:
+    """Mean squared error (B,) of the noise that is predicted for what `Pairs.draw` drew; nothing waits for the device."""
+    latent, noise, steps = drawn["latent"], drawn["noise"], drawn["steps"]
     alpha = alphas[steps][:, None, None, None]
     noisy = (alpha.sqrt() * latent + (1 - alpha).sqrt() * noise).contiguous(memory_format=torch.channels_last)
-    with torch.autocast(latent.device.type, dtype=torch.bfloat16, enabled=latent.device.type == "cuda"):
-        predicted = unet(noisy, steps, text_encoder(numbers).last_hidden_state).sample
-    return F.mse_loss(predicted.float(), noise, reduction="none").mean((1, 2, 3)), steps
+    half = latent.device.type == "cuda"
+    with torch.autocast(latent.device.type, dtype=torch.bfloat16, enabled=half, cache_enabled=False):
+        predicted = unet(noisy, steps, text_encoder(drawn["tokens"]).last_hidden_state).sample
+    return F.mse_loss(predicted.float(), noise, reduction="none").mean((1, 2, 3))
 
 
 @torch.no_grad()
 def measure(unet: Any, text_encoder: Any, held: Pairs, *, batches: int, batch: int) -> dict[str, float]:
     """Error of the predicted noise on held-out heads: overall, and by thirds of the time steps (low: little noise)."""
     alphas, _ = noise_schedule(held.device)
-    found = [prediction_error(unet, text_encoder, alphas, held.draw(i, batch, run="held")) for i in range(batches)]
-    error, steps = torch.cat([e for e, _ in found]), torch.cat([t for _, t in found])
+    drawn = [held.draw(i, batch, run="held") for i in range(batches)]
+    error = torch.cat([prediction_error(unet, text_encoder, alphas, some) for some in drawn])
+    steps = torch.cat([some["steps"] for some in drawn])
     third = pipeline.STEPS / 3
     parts = {name: (steps / third).long() == i for i, name in enumerate(("low", "middle", "high"))}
     values = {"noise_error": float(error.mean())}
@@ -163,12 +149,15 @@ def measure(unet: Any, text_encoder: Any, held: Pairs, *, batches: int, batch: i
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the recipe."""
     add_run_arguments(parser, batch=256)
+    parser.add_argument("--rate", type=float, default=8e-4, help="AdamW's learning rate")
     parser.add_argument("--autoencoder", type=Path, help="folder of the autoencoder (default OUT/vae)")
     parser.add_argument("--start", type=Path, help="begin from the weights of this pipeline folder (not from chance)")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Trains for a piece; writes OUT/pipeline (a diffusers folder with card.json) and OUT/samples.png."""
+    """Trains for a piece, preparation included in its minutes; writes OUT/pipeline (a diffusers folder with card.json) and
+    OUT/samples.png."""
+    began = time.monotonic()
     device = device_of(args)
     shards = Shards(args.data, held_every=args.held)
     folder = args.autoencoder or args.out / "vae"
@@ -178,7 +167,7 @@ def run(args: argparse.Namespace) -> None:
     tokenizer.write(args.out / "tokenizer")
     words = tokenizer.load(args.out / "tokenizer")
     table = latents(shards, folder, args.out, device)
-    captions = caption_table(shards, words, args.seed)
+    said = sayings(shards, words, args.seed, often=OFTEN)
     empty = pipeline.encode_words([""], words)
     torch.manual_seed(args.seed)
     unet: Any = pipeline.build_unet(tiny=args.tiny).to(device, memory_format=torch.channels_last)
@@ -186,9 +175,7 @@ def run(args: argparse.Namespace) -> None:
     if args.start is not None:
         pipeline.load_weights(args.start, unet, text)
     parameters = [*unet.parameters(), *text.parameters()]
-    optimizer = torch.optim.AdamW(
-        parameters, lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-2, fused=device.type == "cuda"
-    )
+    optimizer = adamw_of(parameters, args.rate, device, decay=1e-2)
     piece = Piece(
         args.out,
         "diffusion",
@@ -200,26 +187,35 @@ def run(args: argparse.Namespace) -> None:
         settings={
             "batch": args.batch,
             "tiny": args.tiny,
-            "rate": LEARNING_RATE,
+            "rate": args.rate,
             "words": len(words),
+            "widths": [*unet.config.block_out_channels, text.config.hidden_size],
             "start": hashed(args.start / "unet" / "diffusion_pytorch_model.safetensors") if args.start else None,
         },
     )
-    pairs = Pairs(table, captions, shards.training, empty, device, args.seed)
+    pairs = Pairs(table, said, shards.training, empty, device, args.seed)
     alphas, weights = noise_schedule(device)
 
-    def one_step(step: int) -> dict[str, Tensor]:
-        set_rate(optimizer, LEARNING_RATE * rate(step, piece.steps, warm=500))
-        error, steps = prediction_error(unet, text, alphas, pairs.draw(step, args.batch))
-        total = (error * weights[steps]).mean()
+    def learn(drawn: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """One step of AdamW on a batch."""
         optimizer.zero_grad(set_to_none=True)
+        error = prediction_error(unet, text, alphas, drawn)
+        total = (error * weights[drawn["steps"]]).mean()
         total.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         return {"loss": total.detach(), "noise_error": error.detach().mean()}
 
-    piece.run(one_step, args.minutes, total=args.total, every=5 if args.tiny else 100)
-    held = Pairs(table, captions, shards.held, empty, device, args.seed)
+    recorded = Captured(learn, device)
+
+    def one_step(step: int) -> dict[str, Tensor]:
+        set_rate(optimizer, args.rate * rate(step, piece.steps, warm=500))
+        return recorded(pairs.draw(step, args.batch))
+
+    spent = (time.monotonic() - began) / 60
+    print(f"diffusion: prepared in {60 * spent:.0f} s", flush=True)
+    piece.run(one_step, max(0.0, args.minutes - spent), total=args.total, every=5 if args.tiny else 100)
+    held = Pairs(table, said, shards.held, empty, device, args.seed)
     finish(piece, shards, device, folder, held, tiny=args.tiny)
 
 
@@ -238,8 +234,8 @@ def finish(piece: Piece, shards: Shards, device: torch.device, vae: Path, held: 
         shards,
         device,
         about="a small latent diffusion model of captioned synthetic heads: UNet, CLIP text encoder, AutoencoderKL",
-        recipe=f"diffusion.py: noise prediction, min-SNR {SNR_LIMIT}, {DROPPED:.0%} empty prompts, half of the captions "
-        "dressed with plain words, mirrored images, averaged weights",
+        recipe=f"diffusion.py: noise prediction, min-SNR {SNR_LIMIT}, {DROPPED:.0%} empty prompts; captions, captions "
+        "dressed with plain words and single attributes, a third each; mirrored images, averaged weights",
         measured=found,
         limits=f"knows {len(tokenizer.words())} words (tokenizer/vocabulary.txt), others do nothing; 128 px; heads only",
     )
