@@ -14,12 +14,15 @@ from facednerf_starter.judges.questions import BOUNDS, CHOICES, HIDDEN, NUMBERS,
 from facednerf_starter.train import draws, hearing
 from facednerf_starter.train.__main__ import main
 from facednerf_starter.train.albums import Portraitist, kept, restyled, seen_from
-from facednerf_starter.train.exposures import PLAIN, exposed
+from facednerf_starter.train.exposures import PLAIN, exposed, placed
 from facednerf_starter.train.judges import blame, confusion
 from facednerf_starter.train.mapping import Design, told
 from facednerf_starter.train.shards import Shards
 from facednerf_starter.train.sitters import PairReader
+from facednerf_starter.world.anatomy import measure
 from facednerf_starter.world.attributes import IDENTITY, LABELS, decode, draw
+from facednerf_starter.world.landmarks import LANDMARKS, landmarks
+from facednerf_starter.world.render import render
 from safetensors.torch import load_file
 
 from facednerf_core.errors import InputError, MissingWeights
@@ -178,6 +181,26 @@ def test_a_pair_shows_one_person_and_tells_the_truth_about_both(data: Path, gene
         assert torch.allclose(sitting.truth.numbers[:8, columns], sitting.truth.numbers[8:, columns])
 
 
+def test_a_pairs_landmarks_are_those_of_its_pictures(data: Path, generator: Path, tmp_path: Path) -> None:
+    shards = Shards(data, held_every=3)
+    pairs = PairReader(shards, CPU, tmp_path, seed=1, people=3, painter=Portraitist.from_file(generator, CPU))
+    sitting = pairs.read(16, 1, ("test",))
+    assert sitting.landmarks.shape == (32, len(LANDMARKS), 2)
+    known = shards.field("landmarks").take(sitting.people[:8, None].expand(8, 2), torch.arange(2).expand(8, 2))
+    assert (sitting.landmarks[:8, None] == known).flatten(2).all(2).any(1).all()  # views of the world
+
+    own = sitting.people[8:12]  # whom the generator draws as they are
+    cameras = seen_from(1, "drawn", shards.count)[own]
+    there = landmarks(measure(decode(shards.field("z").take(own))), cameras)[:, 0]
+    assert torch.allclose(sitting.landmarks[8:12], there, atol=1e-5)
+
+    other = sitting.people[16:17]  # whom the world draws in another style
+    people = restyled(shards.field("z").take(other), 1, "style", numbers=other)
+    seen = render(people, seen_from(1, "world", shards.count)[other], 64, supersample=2)
+    assert torch.allclose(sitting.landmarks[16], seen.landmarks[0, 0], atol=1e-5)
+    assert (sitting.image[16] - seen.image[0, 0]).abs().max() < 0.02
+
+
 def test_a_latent_of_attributes_is_the_latent_of_their_draw(generator: Path) -> None:
     painter = Portraitist.from_file(generator, CPU)
     z = draw(4, 0, 3)
@@ -218,6 +241,17 @@ def test_exposures_keep_some_pictures_and_repeat_themselves() -> None:
     assert not torch.equal(shown, exposed(image, mask, 1, ("other",)))
     corner = shown[..., 0, 0]
     assert (corner < 0.9).any(1).float().mean() > 0.3  # many are no longer over white
+
+
+def test_what_is_placed_stays_where_it_was() -> None:
+    image, mask = torch.ones(8, 3, 32, 32), torch.zeros(8, 1, 32, 32)
+    mask[..., 8:24, 8:24] = 1
+    image[..., 8:24, 8:24] = -1
+    shown = placed(image, mask, 1, ("test",))
+    inside = torch.where(mask.bool(), shown, 0.0).sum((1, 2, 3)) / (3 * mask.sum((1, 2, 3)))
+    assert shown.shape == image.shape
+    assert (inside < -0.6).all()
+    assert torch.equal(shown, placed(image, mask, 1, ("test",)))
 
 
 def test_a_person_is_not_held_against_itself() -> None:

@@ -22,12 +22,20 @@ def exposed(image: Tensor, mask: Tensor, seed: int, names: tuple[str | int, ...]
     def at(name: str) -> Key:
         return draws.key(seed, *names, name)
 
-    moved, cover = shifted(image, mask, at("shift"))
-    place = draws.uniform((len(image), 1, 1, 1), at("place"), image.device)
-    cluttered, _ = disguises.cluttered(moved, cover, at("clutter"), share=2.0)
-    behind = torch.where(place < 0.3, coloured(moved, cover, at("wall")), torch.where(place < 0.65, cluttered, moved))
-    photo = developed(behind, at("develop"))
+    photo = placed(*shifted(image, mask, at("shift")), seed, names)
     return torch.where(disguises.chosen(len(image), PLAIN, at("plain"), image.device), image, photo)
+
+
+def placed(image: Tensor, mask: Tensor, seed: int, names: tuple[str | int, ...]) -> Tensor:
+    """The same without the shift, so that what is known of places in the picture stays true; none stays plain."""
+
+    def at(name: str) -> Key:
+        return draws.key(seed, *names, name)
+
+    place = draws.uniform((len(image), 1, 1, 1), at("place"), image.device)
+    cluttered, _ = disguises.cluttered(image, mask, at("clutter"), share=2.0)
+    behind = torch.where(place < 0.3, coloured(image, mask, at("wall")), torch.where(place < 0.65, cluttered, image))
+    return developed(behind, at("develop"))
 
 
 def shifted(image: Tensor, mask: Tensor, at: Key) -> tuple[Tensor, Tensor]:
