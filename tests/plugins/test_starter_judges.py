@@ -15,8 +15,9 @@ from facednerf_starter.train import draws, hearing
 from facednerf_starter.train.__main__ import main
 from facednerf_starter.train.albums import Portraitist, kept, restyled, seen_from
 from facednerf_starter.train.exposures import PLAIN, exposed, placed
-from facednerf_starter.train.judges import blame, confusion
+from facednerf_starter.train.judges import blame
 from facednerf_starter.train.mapping import Design, told
+from facednerf_starter.train.recognition import confusion
 from facednerf_starter.train.shards import Shards
 from facednerf_starter.train.sitters import PairReader
 from facednerf_starter.world.anatomy import measure

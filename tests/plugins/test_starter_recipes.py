@@ -13,15 +13,17 @@ import torch
 from facednerf_arcface.iresnet import IResNet
 from facednerf_eg3d.network import TriPlaneGenerator
 from facednerf_starter.detector.network import FaceReader, expectation
-from facednerf_starter.train import draws, warps
+from facednerf_starter.train import draws, identity, warps
 from facednerf_starter.train.__main__ import main
 from facednerf_starter.train.detector import disguised, roll
 from facednerf_starter.train.generator import disturbance, disturbed
-from facednerf_starter.train.identity import aligned, person_directions, told_apart
+from facednerf_starter.train.identity import aligned, person_directions
 from facednerf_starter.train.mapping import LABEL_DIM, Design, Readout, built, give, taught, told
 from facednerf_starter.train.pieces import Piece
+from facednerf_starter.train.recognition import told_apart
 from facednerf_starter.train.shards import Shards
 from facednerf_starter.train.sights import SightReader
+from facednerf_starter.train.sitters import PairReader
 from facednerf_starter.world.attributes import VECTOR, Z_DIM
 from facednerf_starter.world.cameras import look
 from facednerf_starter.world.landmarks import LANDMARKS
@@ -264,6 +266,33 @@ def test_style_does_not_move_a_persons_direction(data: Path, tmp_path: Path) -> 
     attributes[:, VECTOR.index("age")] = 0.9
     np.save(copy / "attributes.npy", attributes)
     assert torch.equal(before, person_directions(Shards(tmp_path, held_every=3), 48, torch.device("cpu")))
+
+
+def test_the_identity_reads_pairs_of_the_generator_too(data: Path, tmp_path: Path) -> None:
+    painter = train("generator", data, tmp_path / "g", 1, "--designed") / "generator.safetensors"
+    folder = train("identity", data, tmp_path / "i", 1, "--generator", str(painter), "--batch", "8", "--restyled", "2")
+    card = json.loads((folder / "identity.card.json").read_text())
+    assert card["settings"]["generator"]
+    assert card["settings"]["restyled"] == 2
+    assert "of the generator" in card["recipe"]
+
+
+def test_an_identity_of_the_default_size_fits_into_two_megabytes() -> None:
+    parser = argparse.ArgumentParser()
+    identity.add_arguments(parser)
+    args = parser.parse_args(["--data", ".", "--out", "."])
+    network = IResNet(args.widths, args.units, args.embedding)
+    assert 2 * sum(value.numel() for value in network.state_dict().values()) < 2e6
+
+
+def test_faces_of_a_sitting_are_disguised_alike_by_a_seed(data: Path, tmp_path: Path) -> None:
+    pairs = PairReader(Shards(data, held_every=3), torch.device("cpu"), tmp_path, seed=1, people=1)
+    sitting = pairs.read(4, 1, ("test",))
+    faces = identity.disguised_faces(sitting, 1, ("test",))
+    assert faces.shape == (8, 3, 112, 112)
+    assert faces.abs().max() <= 1 + 1e-5
+    assert torch.equal(faces, identity.disguised_faces(sitting, 1, ("test",)))
+    assert not torch.equal(faces, identity.disguised_faces(sitting, 1, ("other",)))
 
 
 def test_half_of_a_batch_keeps_its_latents() -> None:

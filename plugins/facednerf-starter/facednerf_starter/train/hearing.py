@@ -14,7 +14,7 @@ from facednerf_starter.judges.questions import Answers, Truth, right, shares, tr
 from facednerf_starter.train import draws
 from facednerf_starter.train.albums import Album, Portraitist, drawn_by_generator, drawn_by_world, restyled, seen_from
 from facednerf_starter.train.exposures import exposed
-from facednerf_starter.train.identity import told_apart
+from facednerf_starter.train.recognition import told_apart
 from facednerf_starter.train.shards import Shards
 from facednerf_starter.train.sheets import sheet
 from facednerf_starter.world.attributes import decode, draw

@@ -1,13 +1,18 @@
 """Trains the starter's identity: an IResNet that knows a head by its shape, skin and eyes whatever its style.
 
-Classification of heads learns their hair and clothes, so the direction of the embedding is regressed instead: the
-standardised parameters of a person (`world.attributes.IDENTITY`) under a fixed orthogonal lift. Agreement of two views
-of one head, and of the similarities within a batch with those of the parameters, are asked for beside it.
+Classification of heads learns their hair and clothes, so a person is learned from pairs of pictures that share nothing but
+the person: another style, expression, age, light and view, often another hand that drew it (`sitters`; the judge of people
+learns likewise, from others). Who belongs together is to be found among the batch. The direction of the embedding is
+regressed beside it: the standardised parameters of a person (`world.attributes.IDENTITY`) under a fixed orthogonal lift;
+and the similarities within a batch shall be those of the parameters. On a GPU the steps are recorded and replayed.
 """
 
 from __future__ import annotations
 
 import argparse
+import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,41 +21,60 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from facednerf_starter.train import draws, warps
+from facednerf_starter.train.albums import Portraitist
 from facednerf_starter.train.arguments import add_run_arguments, device_of, memory_format_of
+from facednerf_starter.train.capture import Captured, adamw_of
 from facednerf_starter.train.exports import card, export
+from facednerf_starter.train.exposures import placed
 from facednerf_starter.train.pieces import Piece, rate, set_rate
+from facednerf_starter.train.recognition import confusion, told_apart
 from facednerf_starter.train.shards import Shards
 from facednerf_starter.train.sheets import sheet
 from facednerf_starter.train.sights import SightReader, Sights, snapshots
+from facednerf_starter.train.sitters import PairReader, Sitting
 from facednerf_starter.world.attributes import IDENTITY, VECTOR, decode
 from facednerf_starter.world.cameras import draw_cameras
+from facednerf_starter.world.photos import photograph
 from facednerf_starter.world.render import render
 
 _WEAK = {"femininity": 0.3, "ear_size": 0.5, "ear_angle": 0.5, "neck": 0.3, "shoulders": 0.0, "part": 0.0}
 """Parameters that hair tells better than a face does, or that an aligned face hardly shows, count less."""
 
+APART = 32452843
+"""Added to the seed of the pairs, so that other styles and views are drawn than those that the judges learn from."""
+PHOTOGRAPHED = 0.25
+"""Share of the pictures that go through the camera with which the network is measured; the rest through a lighter one."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the recipe."""
-    add_run_arguments(parser, batch=96)
+    add_run_arguments(parser, batch=256)
+    parser.add_argument("--generator", type=Path, help="generator.safetensors (designed W), whose pictures are read too")
+    parser.add_argument("--restyled", type=int, default=4096, help="people whom the world draws in a second style")
+    parser.add_argument("--compile", action="store_true", help="compile the world's distance function for those")
     parser.add_argument("--rate", type=float, default=2e-3, help="Adam's learning rate")
-    parser.add_argument("--widths", type=int, nargs=4, default=[16, 40, 96, 192])
+    parser.add_argument("--widths", type=int, nargs=4, default=[16, 32, 72, 104])
     parser.add_argument("--units", type=int, nargs=4, default=[2, 2, 2, 2])
-    parser.add_argument("--embedding", type=int, default=128)
+    parser.add_argument("--embedding", type=int, default=64)
 
 
 def run(args: argparse.Namespace) -> None:
-    """One piece of the recipe; exports when the last step is done."""
+    """One piece of the recipe, preparation included in its minutes; exports when the last step is done."""
+    began = time.monotonic()
     device = device_of(args)
     if args.tiny:
         args.widths, args.units, args.embedding = [4, 8, 8, 12], [1, 1, 1, 1], 48
     shards = Shards(args.data, held_every=args.held)
-    reader = SightReader(shards, device)
+    painter = Portraitist.from_file(args.generator, device) if args.generator else None
+    pairs = PairReader(
+        shards, device, args.out, seed=args.seed + APART, people=args.restyled, painter=painter, compile=args.compile
+    )
     people = person_directions(shards, args.embedding, device)
     torch.manual_seed(args.seed)
     config: dict[str, Any] = {"widths": args.widths, "units": args.units, "embedding": args.embedding}
-    network = IResNet(**config).to(device)
-    adam = torch.optim.AdamW((p for p in network.parameters() if p.requires_grad), lr=args.rate, weight_decay=1e-3)
+    layout = memory_format_of(device)
+    network = IResNet(**config).to(device).to(memory_format=layout)
+    adam = adamw_of([p for p in network.parameters() if p.requires_grad], args.rate, device, decay=1e-3)
     piece = Piece(
         args.out,
         "identity",
@@ -59,37 +83,43 @@ def run(args: argparse.Namespace) -> None:
         networks={"identity": network},
         optimizers={"adam": adam},
         averaged=("identity",),
-        settings={"batch": args.batch, "rate": args.rate, "held": args.held, "tiny": args.tiny, **config},
-    )
+        settings={
+            "batch": args.batch, "rate": args.rate, "held": args.held, "tiny": args.tiny, "restyled": args.restyled,
+            "generator": painter is not None, **config,
+        },
+    )  # fmt: skip
+    print(f"identity: {sum(p.numel() for p in network.parameters()) / 1e6:.2f} M parameters", flush=True)
+
+    def learn(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """One step of AdamW on aligned faces and the people whom they show."""
+        adam.zero_grad(set_to_none=True)
+        network.train()
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda", cache_enabled=False):
+            embedded = network(given["faces"].contiguous(memory_format=layout))
+        found = F.normalize(embedded.float(), dim=-1)  # (B, D)
+        wanted = people[given["people"]]
+        parts = {
+            "person": confusion(found, given["people"]),
+            "direction": (1 - (found * wanted).sum(-1)).mean(),
+            "relation": (found @ found.T - wanted @ wanted.T).square().mean(),
+        }
+        (parts["person"] + 2 * parts["direction"] + parts["relation"]).backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        adam.step()
+        return {name: value.detach() for name, value in parts.items()}
+
+    recorded = Captured(learn, device)
 
     def one_step(step: int) -> dict[str, Tensor]:
         set_rate(adam, args.rate * rate(step, piece.steps))
-        heads, first = reader.pick(args.batch // 2, draws.key(args.seed, "identity", "pick", step))
-        second = (
-            first
-            + 1
-            + draws.integers(first.shape, max(1, shards.views - 1), draws.key(args.seed, "identity", "second", step), device)
-        )
-        sights = reader.read(torch.cat([heads, heads]), torch.cat([first, second % shards.views]))
-        faces = photographed_faces(sights, args.seed, ("identity", step))
-        network.train()
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            embedded = network(faces.contiguous(memory_format=memory_format_of(device)))
-        found = F.normalize(embedded.float(), dim=-1)  # (B, D)
-        wanted = people[sights.heads]
-        direction = (1 - (found * wanted).sum(-1)).mean()
-        one, other = found.chunk(2)
-        agreement = (1 - (one * other).sum(-1)).mean()
-        relation = (found @ found.T - wanted @ wanted.T).square().mean()
-        loss = direction + 0.3 * agreement + relation
-        adam.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        adam.step()
-        return {"direction": direction.detach(), "agreement": agreement.detach(), "relation": relation.detach()}
+        sitting = pairs.read(args.batch // 2, args.seed, ("identity", step))
+        return recorded({"faces": disguised_faces(sitting, args.seed, ("identity", step)), "people": sitting.people})
 
-    if not (piece.run(one_step, args.minutes, total=args.total, every=100) or args.close):
+    spent = (time.monotonic() - began) / 60
+    print(f"identity: prepared in {60 * spent:.0f} s", flush=True)
+    if not (piece.run(one_step, max(0.0, args.minutes - spent), total=args.total, every=100) or args.close):
         return
+    reader = SightReader(shards, device)
     best = IResNet(**config).to(device).eval()
     piece.average_into("identity", best)
     measured = evaluate(best, reader, people, args)
@@ -104,8 +134,9 @@ def run(args: argparse.Namespace) -> None:
             shards,
             device,
             about="IResNet (narrow) that embeds a face of the starter world, aligned to ArcFace's template, 112 px.",
-            recipe="python -m facednerf_starter.train identity: cosine regression of the lifted identity parameters, "
-            "agreement of views, relations within the batch; photographed views, misaligned a little.",
+            recipe="python -m facednerf_starter.train identity: contrast of people by pairs in other styles, ages, lights "
+            "and views; cosine regression of the lifted identity parameters, relations within the batch; pictures of the "
+            "world" + (" and of the generator" if painter else "") + " as photos may show them, misaligned a little.",
             measured=measured,
             limits="Knows the starter's synthetic people. On photos of real people its similarity is a rough likeness "
             "of proportions and skin; it must not be used to recognise anybody.",
@@ -138,12 +169,26 @@ def aligned(image: Tensor, landmarks: Tensor, wander: Tensor | None = None) -> T
     return warps.warped(image + 1, maps, FACE_SIZE) - 1
 
 
+def misaligned(image: Tensor, landmarks: Tensor, at: draws.Key) -> Tensor:
+    """Aligned faces (B, 3, 112, 112), with small errors of shift, scale and angle."""
+    device = image.device
+    wander = draws.normal((len(image), 4), at, device).clamp(-2.5, 2.5)
+    return aligned(image, landmarks, wander * torch.tensor([0.02, 0.02, 0.05, 0.05], device=device))
+
+
 def photographed_faces(sights: Sights, seed: int, names: tuple[str | int, ...]) -> Tensor:
     """Photos of the sights, aligned with small errors; (B, 3, 112, 112)."""
-    device = sights.image.device
-    image = snapshots(sights, seed, names)
-    wander = draws.normal((len(image), 4), draws.key(seed, *names, "wander"), device)
-    return aligned(image, sights.landmarks, wander.clamp(-2.5, 2.5) * torch.tensor([0.02, 0.02, 0.05, 0.05], device=device))
+    return misaligned(snapshots(sights, seed, names), sights.landmarks, draws.key(seed, *names, "wander"))
+
+
+def disguised_faces(sitting: Sitting, seed: int, names: tuple[str | int, ...]) -> Tensor:
+    """What may be seen of a sitting in photos, aligned with small errors; (B, 3, 112, 112)."""
+    count, device = len(sitting.image), sitting.image.device
+    image = placed(sitting.image, sitting.mask, seed, names)
+    order = draws.uniform((count,), draws.key(seed, *names, "order"), device).argsort()
+    few = order[: max(1, round(PHOTOGRAPHED * count))]
+    photos = photograph(sitting.image[few], sitting.mask[few], draws.generator(seed, *names, "photo"))
+    return misaligned(image.index_copy(0, few, photos), sitting.landmarks, draws.key(seed, *names, "wander"))
 
 
 @torch.no_grad()
@@ -184,17 +229,3 @@ def restyled(reader: SightReader, heads: Tensor, seed: int) -> Sights:
     cameras = draw_cameras(seed + 1, int(heads[0]), len(heads), 1, yaw=0.6)
     seen = render(people.to(reader.device), cameras.to(reader.device), reader.shards.size)
     return Sights(heads, seen.image[:, 0], seen.mask[:, 0], seen.landmarks[:, 0], cameras[:, 0].to(reader.device))
-
-
-def told_apart(similar: list[Tensor]) -> dict[str, float]:
-    """Of matrices of similarity (P, P) of the same P people: true positives at 1 % false ones, and the means."""
-    off = ~torch.eye(len(similar[0]), dtype=torch.bool, device=similar[0].device)
-    same = torch.cat([matrix.diagonal() for matrix in similar])
-    different = torch.cat([matrix[off] for matrix in similar])
-    threshold = different.sort().values[int(0.99 * (len(different) - 1))]
-    return {
-        "true_positives_at_1_percent_false": round(float((same > threshold).float().mean()), 4),
-        "threshold": round(float(threshold), 4),
-        "similarity_same": round(float(same.mean()), 4),
-        "similarity_different": round(float(different.mean()), 4),
-    }

@@ -25,11 +25,9 @@ from facednerf_starter.train.arguments import add_run_arguments, device_of, memo
 from facednerf_starter.train.exports import card, export
 from facednerf_starter.train.exposures import exposed
 from facednerf_starter.train.pieces import Piece, rate, set_rate
+from facednerf_starter.train.recognition import confusion
 from facednerf_starter.train.shards import Shards
 from facednerf_starter.train.sitters import PairReader
-
-TEMPERATURE = 0.08
-"""By which the similarities of people are divided before they compete."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -143,17 +141,3 @@ def blame(found: Answers, wanted: Truth) -> dict[str, Tensor]:
         entropies.append(total / (target != HIDDEN).sum().clamp_min(1))
     told = torch.stack([found.numbers[name] for name in NUMBERS], dim=1)
     return {"choices": torch.stack(entropies).sum(), "numbers": (told - wanted.numbers).square().mean()}
-
-
-def confusion(known: Tensor, people: Tensor) -> Tensor:
-    """How hard each picture's other is to find among a batch (2P, D) of unit vectors (Chen et al. 2020, NT-Xent).
-
-    Row i and row i + P show one person. `people` (2P,) are numbers: whoever else shows the same person does not compete.
-    """
-    count = len(known) // 2
-    row = torch.arange(2 * count, device=known.device)
-    other = row.roll(count)
-    similar = (known @ known.T) / TEMPERATURE
-    same = people[:, None] == people[None, :]
-    rivals = ~same | (other[:, None] == row[None, :])
-    return F.cross_entropy(similar.masked_fill(~rivals, float("-inf")), other)
