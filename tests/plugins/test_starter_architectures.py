@@ -10,7 +10,7 @@ from facednerf_eg3d import triplanes
 from facednerf_panohead import trigrid
 from facednerf_panohead.network import TriGridGenerator
 from facednerf_starter.train.architectures import build, configuration
-from facednerf_starter.train.capture import Captured, adam_of
+from facednerf_starter.train.capture import Captured, adam_of, adamw_of
 from facednerf_starter.train.gathering import gathered, tabulated
 from facednerf_starter.train.generator import begin
 from facednerf_starter.train.pieces import set_rate
@@ -74,18 +74,21 @@ def test_a_training_begins_with_an_exported_network_and_refuses_another(tmp_path
         begin(other, tmp_path / "a.safetensors")
 
 
+@pytest.mark.parametrize("decays", [False, True])
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_a_recorded_step_is_the_plain_one(device: str) -> None:
+def test_a_recorded_step_is_the_plain_one(device: str, decays: bool) -> None:
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     where = torch.device(device)
     results = []
     for recorded in (False, True):
         weight = torch.nn.Parameter(torch.ones(3, device=where))
-        optimizer = adam_of([{"params": [weight], "factor": 0.5}], 0.1, where)
+        made: torch.optim.Optimizer = adam_of([{"params": [weight], "factor": 0.5}], 0.1, where)
+        if decays:
+            made = adamw_of([weight], 0.1, where, decay=0.1)
 
         def step(
-            given: dict[str, Tensor], weight: Tensor = weight, optimizer: torch.optim.Adam = optimizer
+            given: dict[str, Tensor], weight: Tensor = weight, optimizer: torch.optim.Optimizer = made
         ) -> dict[str, Tensor]:
             optimizer.zero_grad(set_to_none=True)
             loss = (weight * given["x"]).square().sum()
@@ -96,7 +99,7 @@ def test_a_recorded_step_is_the_plain_one(device: str) -> None:
         run = Captured(step, where) if recorded else step
         losses = []
         for index in range(8):
-            set_rate(optimizer, 0.1 / (1 + index))
+            set_rate(made, 0.1 / (1 + index))
             losses.append(float(run({"x": torch.arange(3.0, device=where) + index})["loss"]))
         results.append((losses, weight.detach().cpu()))
     assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)

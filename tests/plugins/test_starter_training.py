@@ -16,6 +16,8 @@ from facednerf_starter.train.sayings import SENTENCES, sayings
 from facednerf_starter.train.shards import Shards, ShardsError
 from facednerf_starter.world import attributes, captions
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from facednerf_core.errors import InputError
 
@@ -314,6 +316,31 @@ def test_a_third_of_the_texts_name_one_attribute_and_often_what_edits_find_hard(
     assert drawn["latent"].shape == drawn["noise"].shape == (64, 4, 8, 8)
     known = {tuple(row) for row in said.tokens[shards.training].flatten(0, 1).tolist()} | {(0,) * tokenizer.TOKENS}
     assert {tuple(row) for row in drawn["tokens"].long().tolist()} <= known
+
+
+def test_a_step_of_the_diffusion_neither_waits_for_the_device_nor_makes_tensors_elsewhere() -> None:
+    """So that it can be recorded: on the device `meta` a number that is read raises."""
+    elsewhere: list[str] = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            found = function(*args, **(kwargs or {}))
+            made = [value for value in tree_leaves(found) if isinstance(value, torch.Tensor)]
+            elsewhere.extend(str(function) for value in made if value.device.type != "meta")
+            return found
+
+    unet = pipeline.build_unet(tiny=True).to("meta")
+    text = pipeline.build_text_encoder(50, 49, tiny=True).to("meta")
+    drawn = {
+        "latent": torch.empty(2, 4, 32, 32, device="meta"),
+        "noise": torch.empty(2, 4, 32, 32, device="meta"),
+        "steps": torch.empty(2, dtype=torch.int64, device="meta"),
+        "tokens": torch.empty(2, tokenizer.TOKENS, dtype=torch.int64, device="meta"),
+    }
+    with Watch():
+        diffusion.prediction_error(unet, text, torch.empty(pipeline.STEPS, device="meta"), drawn).mean().backward()
+        torch.nn.utils.clip_grad_norm_([*unet.parameters(), *text.parameters()], 1.0)
+    assert elsewhere == []
 
 
 def test_adamw_follows_the_rate_that_is_set() -> None:

@@ -127,8 +127,7 @@ def prediction_error(unet: Any, text_encoder: Any, alphas: Tensor, drawn: Mappin
     latent, noise, steps = drawn["latent"], drawn["noise"], drawn["steps"]
     alpha = alphas[steps][:, None, None, None]
     noisy = (alpha.sqrt() * latent + (1 - alpha).sqrt() * noise).contiguous(memory_format=torch.channels_last)
-    half = latent.device.type == "cuda"
-    with torch.autocast(latent.device.type, dtype=torch.bfloat16, enabled=half, cache_enabled=False):
+    with torch.autocast("cuda", torch.bfloat16, enabled=latent.device.type == "cuda", cache_enabled=False):
         predicted = unet(noisy, steps, text_encoder(drawn["tokens"]).last_hidden_state).sample
     return F.mse_loss(predicted.float(), noise, reduction="none").mean((1, 2, 3))
 
