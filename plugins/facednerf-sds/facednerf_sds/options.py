@@ -18,6 +18,7 @@ class SdsOptions:
     times: Literal["uniform", "annealed"] = "uniform"  # annealed: from t_max down to t_min as the stage goes on
     weighting: Literal["variance", "constant"] = "variance"  # w(t): 1 - alpha_bar (the paper's), or 1
     clip: float | None = None  # the largest root mean square of the gradient at the diffusion latents
+    even: float | None = None  # to which size the difference of a quiet sentence from the source prompt is raised
     posterior: bool = False  # sample the autoencoder's posterior (the official code does), or take its mean
     size: int | None = None  # pixels of the image that is judged, None: the size the diffusion model was trained at
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"  # auto: float16 on CUDA, float32 elsewhere
@@ -25,5 +26,7 @@ class SdsOptions:
     def __post_init__(self) -> None:
         if not 0 <= self.t_min <= self.t_max <= 1:
             raise InputError(f"sds wants 0 <= t_min <= t_max <= 1, not t_min={self.t_min}, t_max={self.t_max}.")
+        if self.even is not None and self.even <= 0:
+            raise InputError(f"sds wants an even above 0, not {self.even}; leave it out for none.")
         if self.clip is not None and self.clip <= 0:
             raise InputError(f"sds wants a clip above 0, not {self.clip}; leave it out for none.")

@@ -121,6 +121,8 @@ def run(args: argparse.Namespace) -> None:
     about: dict[str, Any] = {"width": 32 if args.tiny else 256, "layers": args.layers, "designed": args.designed}
     if args.mapping:
         mapping, reading, about = taught(args.mapping)
+    elif args.start and args.designed:
+        about = fitted(args.start)
     config = configuration(
         args.backbone, shards.size, width=about["width"], layers=about["layers"], channels=args.channels,
         features=args.features, hidden=args.hidden, samples=(args.samples[0], args.samples[1]), tiny=args.tiny,
@@ -229,6 +231,18 @@ def begin(network: Network, path: Path) -> None:
             tensors[name] = tensors[name] * strength
             strength.fill_(1.0)
     network.load_state_dict(tensors)
+
+
+def fitted(path: Path) -> dict[str, Any]:
+    """What the card beside exported tensors says of their mapping, which a designed W leaves as it is.
+
+    Raises:
+        InputError: their W was not designed.
+    """
+    about: dict[str, Any] = json.loads(path.with_suffix(".card.json").read_text("utf-8"))["settings"]["mapping"]
+    if not about.get("designed"):
+        raise InputError(f"the W of '{path}' was learned, so --designed cannot go on from it; leave --designed out.")
+    return about
 
 
 def begun_with(path: Path) -> dict[str, Any]:
