@@ -35,9 +35,11 @@ def glasses(x: Tensor, y: Tensor, z: Tensor, m: Measures) -> Tensor:
     bridge = torch.maximum(bridge, ax - 0.13)
     outer = 0.335 + m["lens_w"]
     back = (0.95 - z).clamp(0, 1.05)
-    tx = ax - outer - (0.765 - outer) * back * (1.55 - 0.55 * back)  # outwards past the temple, then along the head
+    wide = m["skull_x"] + 0.022
+    tx = ax - outer - (wide - outer) * back * (1.80 - 0.80 * back)  # outwards past the temple, then along the head
+    tx = tx + 0.5 * (back - 0.86).clamp_min(0)  # and behind the ear
     ty = y - 0.045 - 0.06 * back * back
-    qz = (z - 0.50).abs() - 0.46
+    qz = (z - 0.48).abs() - 0.48
     tall = m["frame"] * (1.15 - 0.5 * back) + 0.006
     arm = torch.maximum(torch.maximum(tx.abs() - 0.012, ty.abs() - tall), qz) * 0.8
     return torch.minimum(torch.minimum(rim, bridge), arm) + m["glasses"]
