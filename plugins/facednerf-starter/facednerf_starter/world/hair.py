@@ -40,24 +40,23 @@ def _ear(y: Tensor, z: Tensor) -> Tensor:
     return ((y + 0.10) / 0.35) ** 2 + ((z + 0.11 - 0.2 * y) / 0.19) ** 2
 
 
-def cover(x: Tensor, y: Tensor, z: Tensor, m: Measures, sharp: float) -> tuple[Tensor, Tensor]:
-    """How densely hair grows (N, R) about the hairline, within [0, 1], and how surely it hangs over it.
-
-    With `sharp` above 0 single hairs reach past the line.
-    """
+def cover(x: Tensor, y: Tensor, z: Tensor, m: Measures) -> tuple[Tensor, Tensor, Tensor]:
+    """How densely hair grows (N, R) about the hairline, within [0, 1]; the same hair by hair; how surely it hangs there."""
     ax = (x * x + 4e-4).sqrt()
     s = strand(x, y, z, m)
     side = hairline(ax, x, y, z, m)
     clump = noise(9 * s + m["phase_a"], 0.9 * y, 1.3 * z + m["phase_b"])
     single = (131 * s + 3.5 * clump).sin() + 0.8 * (217 * s + 4.0 * noise(5 * x, 5 * y, 5 * z)).sin()
-    ragged = side + 0.035 * clump + 0.035 * sharp * single
-    return step(ragged, 0.12, -0.14), step(side - _hung(ax, x, y, z, side, m), 0.01, 0.05)
+    edge = side + 0.035 * clump
+    hung = step(side - _hung(ax, x, y, z, side, m), 0.01, 0.05)
+    return step(edge, 0.12, -0.14), step(edge + 0.035 * single, 0.12, -0.14), hung
 
 
 def roots(x: Tensor, y: Tensor, z: Tensor, m: Measures, sharp: float) -> Tensor:
-    """How much (N, R) of the skin is hidden by hair that begins there, within [0, 1]."""
+    """How much (N, R) of the skin is hidden by hair that begins there, within [0, 1]; none under a fringe."""
     scalp = step(y, -0.74, -0.50) * step(_ear(y, z), 0.85, 1.25) * step(m["lift"], 0.0, 0.5)
-    return cover(x, y, z, m, sharp)[0] * scalp
+    soft, ragged, _ = cover(x, y, z, m)
+    return (soft + sharp * (ragged - soft)) * scalp
 
 
 def hair(x: Tensor, y: Tensor, z: Tensor, m: Measures, detail: bool) -> Tensor:
@@ -75,6 +74,7 @@ def hair(x: Tensor, y: Tensor, z: Tensor, m: Measures, detail: bool) -> Tensor:
     t = m["hair_t"] * (m["sides"] + (1 - m["sides"]) * step(y, 0.1, 0.75))
     t = t * (1 + 0.5 * m["part"] * x)
     thin = m["lift"] * step(region, -0.42, 0.02)  # hair lies close where it leaves the skin
+    thin = torch.maximum(thin, 0.65 * m["ear_free"] * step(y, 0.90, 0.05))  # and is cut closer towards the ears
     t = t * (1 - thin)
     body = ellipsoid(x / swell, q, z + 0.11, m["skull_x"] + t * 0.85, m["skull_y"] + t * 1.15, m["skull_z"] + t * 0.8)
     nape = -(y + 0.74 + drop * 1.5) - 0.06 * rough

@@ -20,8 +20,11 @@ def mouth_line(x: Tensor, m: Measures) -> tuple[Tensor, Tensor]:
 
 
 def opened(envelope: Tensor, m: Measures) -> Tensor:
-    """How wide the mouth opens where the lips' envelope is given, as a share of its middle; a smile opens to its corners."""
-    return envelope + m["grin"] * envelope.clamp_min(0) * (1 - envelope)
+    """How wide the mouth opens where the lips' envelope is given, as a share of `open_up` and `open_low`.
+
+    A smile that shows its teeth opens wider, and nearly to the corners.
+    """
+    return envelope + m["grin"] * envelope.clamp_min(0) * (1.5 - envelope)
 
 
 def mouth_gap(x: Tensor, y: Tensor, m: Measures) -> Tensor:
@@ -112,9 +115,9 @@ def face(x: Tensor, y: Tensor, z: Tensor, m: Measures, detail: bool) -> tuple[Te
     bridge, along = tube(ax, y, z, (0.0, 0.06, m["bridge_z"] - 0.06), (0.0, m["nose_y"], m["nose_z"] - 0.10))
     beam = bridge - 0.062 - 0.040 * along - m["hump"] * ridge(along - 0.45, 0.2)
     tip = ellipsoid(ax, y - m["nose_y"], z - m["nose_z"] + 0.085, m["nose_r"] * 1.05, m["nose_r"] * 0.9, m["nose_r"])
-    wing = ellipsoid(ax - m["nose_w"] + 0.012, y - m["nose_y"] + 0.040, z - m["nose_z"] + 0.155, 0.056, 0.062, 0.12)
+    wing = ellipsoid(ax - m["nose_w"] + 0.012, y - m["nose_y"] + 0.038, z - m["nose_z"] + 0.165, 0.056, 0.064, 0.105)
     nose = join(join(beam, tip, 0.09), wing, 0.06)
-    d = join(d, nose, 0.075)
+    d = join(d, nose, 0.095)
     hole = ellipsoid(ax - 0.055, y - m["nose_y"] + 0.085, z - m["nose_z"] + 0.12, 0.030, 0.035, 0.055)
     d = cut(d, -hole, 0.02)
     # neck and ears
@@ -132,10 +135,11 @@ def face(x: Tensor, y: Tensor, z: Tensor, m: Measures, detail: bool) -> tuple[Te
     # the openings
     inner = mouth_gap(x, y, m)
     d = torch.maximum(d, -torch.maximum(gap * 0.85, 0.45 - z))
-    d = torch.maximum(d, -torch.maximum(inner + 0.012 - 0.3 * (m["open_low"]).clamp_max(0.04), 0.50 - z))
+    back = 0.74 - 0.24 * envelope.clamp(0, 1)  # shallow at the corners, so that they are not black
+    d = torch.maximum(d, -torch.maximum(inner + 0.012 - 0.3 * (m["open_low"]).clamp_max(0.04), back - z))
     teeth = torch.maximum(
         (x * x * 1.1 + (z - 0.53) ** 2 + 1e-6).sqrt() - 0.32,
-        (y - m["mouth_y"] - 0.5 * m["mouth_bend"] * x * x - 0.045).abs() - 0.075,
+        (y - m["mouth_y"] - (0.5 + 0.3 * m["grin"]) * m["mouth_bend"] * x * x - 0.045 + 0.030 * m["grin"]).abs() - 0.075,
     )
     teeth = torch.maximum(teeth, inner + 0.006)  # none beyond the lips' corners
     return d, ball - EYE_R, teeth, grown

@@ -65,7 +65,7 @@ def skin(
     worn = aged * m["lined"] + 0.12 * feet * m["laugh"]
     worn = worn + wrinkles.fold(ax, y, 0.026) * (0.16 + 0.55 * m["lined"] + 0.35 * m["laugh"]).clamp_max(0.8)
     dull = (base * torch.tensor([0.30, 0.59, 0.11], device=x.device)).sum(-1, keepdim=True)
-    base = base + (dull * torch.tensor([1.03, 0.96, 0.86], device=x.device) - base) * (0.34 * m["lined"])[..., None]
+    base = base + (dull * torch.tensor([1.03, 0.96, 0.86], device=x.device) - base) * (0.48 * m["lined"])[..., None]
     spots = step(grain(9 * x, 9 * y + m["phase_b"], 9 * z), 0.45, 1.05) * m["old"] * 0.22
     base = _mix(base, base * dark, (worn * front + spots).clamp(0, 1) * 0.8)
     # lids, lashes
@@ -98,7 +98,7 @@ def skin(
     throat = torch.tensor([0.16, 0.04, 0.04], device=x.device) + tongue[..., None] * torch.tensor(
         [0.42, 0.16, 0.16], device=x.device
     )
-    cheek = base * 0.55 + 0.06 * torch.tensor([1.0, 0.35, 0.35], device=x.device)  # behind the corners
+    cheek = base * 0.68 + 0.06 * torch.tensor([1.0, 0.35, 0.35], device=x.device)  # behind the corners
     throat = _mix(throat, cheek, step(envelope, 0.50, 0.12))
     base = _mix(base, throat, inside)
     # brows, stubble, beard, shaven scalp
@@ -179,10 +179,15 @@ def hairs(x: Tensor, y: Tensor, z: Tensor, m: Measures, c: Colours, sharp: float
     curl = noise(24 * x, 24 * y, 24 * z)
     streak = fine * (1 - m["curly"]) + curl * m["curly"]
     broad = noise(2.1 * x + m["phase_c"], 1.2 * y, 2.1 * z)
-    colour = c["hair"] * (1 + 0.20 * streak + 0.10 * broad + sharp * strands(x, y, z, m))[..., None]
-    dense, hung = cover(x, y, z, m, sharp)
-    thick = torch.maximum(torch.maximum(dense, hung), torch.maximum(step(m["lift"], 0.5, 0.0), m["curly"]))
-    return _mix(c["skin"] * (0.80 + 0 * streak)[..., None], colour, thick)
+    soft, ragged, hung = cover(x, y, z, m)
+    whole = torch.maximum(hung, torch.maximum(step(m["lift"], 0.5, 0.0), m["curly"]))  # no skin behind it
+    skin_under = 0.80 * c["skin"]
+    tone = 1 + 0.20 * streak + 0.10 * broad
+    coarse = _mix(skin_under, c["hair"] * tone[..., None], torch.maximum(soft, whole))
+    if sharp == 0:
+        return coarse
+    fine = _mix(skin_under, c["hair"] * (tone + strands(x, y, z, m))[..., None], torch.maximum(ragged, whole))
+    return coarse + sharp * (fine - coarse)
 
 
 def strands(x: Tensor, y: Tensor, z: Tensor, m: Measures) -> Tensor:
