@@ -49,7 +49,7 @@ def beard_mask(ax: Tensor, y: Tensor, z: Tensor, m: Measures) -> Tensor:
     lip = m["mouth_y"]
     under = y - lip + 0.13
     line = 0.26 * step(ax, 0.14, 0.38) + 1.05 * (ax - 0.42).clamp_min(0) + 0.6 * (ax - 0.62).clamp_min(0)
-    full = step(under - line, 0.06, -0.12) * step(z, -0.16, 0.10)
+    full = step(under - line, 0.06, -0.12) * step(z - 0.16 * step(y, -0.60, -0.42), -0.16, 0.10)  # not on the ears
     narrow = ax + 0.22 * (-0.20 - under).clamp(0, 0.4)  # towards the chin's point
     rise = 0.09 * step(ax, 0.13, 0.02) + 0.05 * step(ax, 0.18, 0.34)  # up to the middle of the lip, and beside it
     chin = step(under - rise, 0.0, -0.14) * step(narrow, 0.34, 0.18) * step(z, 0.2, 0.35)
