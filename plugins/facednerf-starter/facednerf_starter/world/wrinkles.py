@@ -15,7 +15,7 @@ def forehead(x: Tensor, y: Tensor, z: Tensor, m: Measures) -> Tensor:
     sway = 0.030 * noise(2.6 * x + m["phase_a"], 2.0 * y, z) + 0.05 * ax * ax
     across = ((y - sway) * 42).sin().clamp_min(0) ** 3 * bump(ax, y - 0.48, 0.44, 0.19)
     frown = ridge(ax - 0.062 - 0.10 * (y - 0.16), 0.018) * ridge(y - 0.20, 0.085)
-    return torch.maximum(across, 0.7 * frown)
+    return torch.maximum(across, 0.4 * frown)
 
 
 def crow(ax: Tensor, y: Tensor, m: Measures) -> Tensor:
