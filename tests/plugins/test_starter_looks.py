@@ -155,3 +155,11 @@ def test_a_goatee_reaches_from_the_lip_to_the_chin() -> None:
     beside = beard_mask(zero + 0.33, m["mouth_y"] - 0.05 + zero, zero + 0.7, m)
     assert float(middle[:, :20].min()) > 0.5
     assert float(beside.max()) < 0.7
+
+
+def test_a_beard_leaves_the_ears_bare() -> None:
+    m = measure(_head(beard="beard"))
+    y = torch.linspace(-0.40, 0.2, 61)[None]
+    z = -0.06 + 0.18 * (y + 0.10)
+    assert float(beard_mask(0.76 + 0 * y, y, z, m).max()) < 0.1
+    assert float(beard_mask(0.60 + 0 * y, y - 0.45, z + 0.3, m).max()) > 0.9
