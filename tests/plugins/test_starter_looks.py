@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from facednerf_starter.world import wear
 from facednerf_starter.world.anatomy import Measures, measure
@@ -60,6 +62,8 @@ def test_long_hair_falls_on_both_sides_of_a_neck_that_is_seen() -> None:
         assert not bool(blue[x])
         assert int(blue[:x].sum()) >= 8, length
         assert int(blue[x:].sum()) >= 8, length
+        behind = _seen(head, yaw=math.pi).albedo[0, 0, :, y - 20 : y + 4, 50:78]
+        assert bool((behind[2] > behind[0] + 0.1).all()), length
 
 
 def test_wings_of_the_nose_are_part_of_it() -> None:

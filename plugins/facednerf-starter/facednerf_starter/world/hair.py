@@ -31,7 +31,7 @@ def hairline(ax: Tensor, x: Tensor, y: Tensor, z: Tensor, m: Measures) -> Tensor
 def _hung(ax: Tensor, x: Tensor, y: Tensor, z: Tensor, side: Tensor, m: Measures) -> Tensor:
     """As the hairline at distance `side`, with what hangs down in front of it."""
     curtain = z - m["hair_side"] - 0.10 * noise(2.5 * x + m["phase_c"], 2.2 * y, 0 * z) - 0.25 * (ax - 0.7)
-    curtain = curtain + 1.8 * (0.52 - ax).clamp_min(0) * step(y, -0.55, -0.95)  # it parts before the neck
+    curtain = curtain + 1.8 * (0.52 - ax).clamp(0, 0.25) * step(y, -0.55, -0.95)  # it parts before the neck
     return torch.where(m["hair_side"] > -0.5, torch.minimum(side, torch.maximum(curtain, y - 0.35)), side)
 
 
