@@ -40,10 +40,12 @@ def _ear(y: Tensor, z: Tensor) -> Tensor:
     return ((y + 0.10) / 0.35) ** 2 + ((z + 0.11 - 0.2 * y) / 0.19) ** 2
 
 
-def cover(x: Tensor, y: Tensor, z: Tensor, m: Measures) -> tuple[Tensor, Tensor, Tensor]:
-    """How densely hair grows (N, R) about the hairline, within [0, 1]; the same hair by hair; how surely it hangs there."""
+def cover(s: Tensor, x: Tensor, y: Tensor, z: Tensor, m: Measures) -> tuple[Tensor, Tensor, Tensor]:
+    """How densely hair grows (N, R) about the hairline, within [0, 1]; the same hair by hair; how surely it hangs there.
+
+    `s` is the points' `strand`.
+    """
     ax = (x * x + 4e-4).sqrt()
-    s = strand(x, y, z, m)
     side = hairline(ax, x, y, z, m)
     clump = noise(9 * s + m["phase_a"], 0.9 * y, 1.3 * z + m["phase_b"])
     single = (131 * s + 3.5 * clump).sin() + 0.8 * (217 * s + 4.0 * noise(5 * x, 5 * y, 5 * z)).sin()
@@ -55,7 +57,7 @@ def cover(x: Tensor, y: Tensor, z: Tensor, m: Measures) -> tuple[Tensor, Tensor,
 def roots(x: Tensor, y: Tensor, z: Tensor, m: Measures, sharp: float) -> Tensor:
     """How much (N, R) of the skin is hidden by hair that begins there, within [0, 1]; none under a fringe."""
     scalp = step(y, -0.74, -0.50) * step(_ear(y, z), 0.85, 1.25) * step(m["lift"], 0.0, 0.5)
-    soft, ragged, _ = cover(x, y, z, m)
+    soft, ragged, _ = cover(strand(x, y, z, m), x, y, z, m)
     return (soft + sharp * (ragged - soft)) * scalp
 
 

@@ -44,7 +44,7 @@ def skin(
     mottled = grain(7 * x + m["phase_a"], 7 * y + m["phase_b"], 7 * z)
     pores = noise(61 * x + m["phase_b"], 61 * y, 61 * z) * noise(37 * x, 37 * y + m["phase_a"], 37 * z)
     base = base * (1 + 0.035 * mottled + 0.028 * sharp * pores)[..., None]
-    warmth = grain(3.1 * x + m["phase_c"], 3.1 * y, 3.1 * z + m["phase_a"])
+    warmth = noise(3.1 * x + m["phase_c"], 3.1 * y, 3.1 * z + m["phase_a"])
     base = base * (1 + warmth[..., None] * torch.tensor([0.012, -0.024, -0.036], device=x.device))
     flush = torch.tensor([1.03, 0.84, 0.82], device=x.device)
     rosy = bump(ax - 0.45, y + 0.36, 0.18, 0.16) * f["blush"] + 0.45 * bump(xs, y + 0.42, 0.13, 0.13)
@@ -144,9 +144,9 @@ def teeth(x: Tensor, m: Measures, sharp: float) -> Tensor:
 def oil(x: Tensor, y: Tensor, z: Tensor, m: Measures, sharp: float) -> Tensor:
     """How much skin shines (N, R), about 1: more on forehead, nose and chin; `sharp` pictures show its pores."""
     middle = bump(x, y - 0.62, 0.42, 0.34) + bump(x, y + 0.28, 0.15, 0.30) + 0.6 * bump(x, y + 1.0, 0.16, 0.12)
-    patches = grain(6 * x + m["phase_b"], 6 * y, 6 * z + m["phase_c"])
-    pores = noise(47 * x, 47 * y + m["phase_c"], 47 * z) * noise(29 * x + m["phase_b"], 29 * y, 29 * z)
-    return (0.85 + 0.45 * middle.clamp_max(1) + 0.35 * patches + 0.5 * sharp * pores).clamp_min(0.1)
+    patches = noise(6 * x + m["phase_b"], 6 * y, 6 * z + m["phase_c"])
+    pores = noise(41 * x, 41 * y + m["phase_c"], 41 * z)
+    return (0.85 + 0.45 * middle.clamp_max(1) + 0.25 * patches + 0.25 * sharp * pores).clamp_min(0.1)
 
 
 def eyes(x: Tensor, y: Tensor, z: Tensor, m: Measures, c: Colours, f: Colours) -> tuple[Tensor, Tensor]:
@@ -180,7 +180,7 @@ def hairs(x: Tensor, y: Tensor, z: Tensor, m: Measures, c: Colours, sharp: float
     curl = noise(24 * x, 24 * y, 24 * z)
     streak = fine * (1 - m["curly"]) + curl * m["curly"]
     broad = noise(2.1 * x + m["phase_c"], 1.2 * y, 2.1 * z)
-    soft, ragged, hung = cover(x, y, z, m)
+    soft, ragged, hung = cover(s, x, y, z, m)
     whole = torch.maximum(hung, torch.maximum(step(m["lift"], 0.5, 0.0), m["curly"]))  # no skin behind it
     skin_under = 0.80 * c["skin"]
     tone = 1 + 0.20 * streak + 0.10 * broad
