@@ -57,12 +57,12 @@ def measure(a: Attributes) -> dict[str, Tensor]:
         "jaw": 0.015 + 0.03 * male + 0.014 * a.jaw_width,
         "chin": 0.045 + 0.02 * a.chin_length + 0.015 * male,
         "chin_w": 0.19 + 0.03 * a.chin_width + 0.03 * male,
-        "cheekbone": 0.035 + 0.014 * a.cheekbone + 0.03 * smile,
+        "cheekbone": 0.035 + 0.014 * a.cheekbone + 0.05 * smile,
         "cheek": 0.028 * weight - 0.02 * old + 0.03 * child + 0.012 * fem,
         "brow_ridge": 0.022 + 0.03 * male + 0.012 * a.brow_ridge,
         "forehead": 0.012 * a.forehead + 0.02 * child,
-        "fold": 0.012 + 0.022 * old + 0.028 * smile,
-        "bag": 0.004 + 0.02 * old,
+        "fold": 0.012 + 0.030 * old + 0.034 * smile,
+        "bag": 0.004 + 0.028 * old,
         # eyes
         "eye_x": 0.315 + 0.013 * a.eye_spacing,
         "eye_z": 0.655 - 0.014 * a.eye_depth,
@@ -94,11 +94,13 @@ def measure(a: Attributes) -> dict[str, Tensor]:
         "lip_up": 0.040 + 0.008 * a.lip_upper + 0.006 * fem + 0.012 * a.skin - 0.016 * old - 0.008 * smile - 0.012 * angry,
         "lip_low": 0.052 + 0.009 * a.lip_lower + 0.006 * fem + 0.010 * a.skin - 0.014 * old - 0.008 * smile - 0.010 * angry,
         "muzzle": 0.055 + 0.012 * a.muzzle,
+        "grin": toothy,
         "jaw_drop": 0.10 * agape + 0.07 * surprised + 0.015 * toothy,
         # ears and neck
         "ear": 1 + 0.06 * a.ear_size + 0.10 * old - 0.05 * fem,
         "ear_out": 0.30 + 0.08 * a.ear_angle,
         "neck": 0.435 + 0.085 * male + 0.015 * a.neck + 0.03 * weight - 0.06 * child,
+        "apple": 0.045 * male * (1 - child),
         "shoulder": 1.35 + 0.22 * male + 0.06 * a.shoulders,
         # hair
         "hair": torch.where(bald > 0, AFAR, 0.0),
@@ -107,7 +109,7 @@ def measure(a: Attributes) -> dict[str, Tensor]:
         + curly * (0.16 + 0.24 * a.hair_volume)
         - 0.05 * hat * (1 - bald),
         "hair_drop": bob * (0.15 + 0.40 * a.hair_length)
-        + long * (0.75 + 1.1 * a.hair_length)
+        + long * (1.05 + 0.8 * a.hair_length)
         + curly * (0.75 * a.hair_length * (0.25 + 0.75 * fem)),
         "hair_side": torch.where(long > 0, 0.0, torch.where(curly > 0, -0.20, torch.where(bob > 0, -0.02, -0.55)))
         + 0.22 * a.hair_volume * long,
@@ -116,7 +118,7 @@ def measure(a: Attributes) -> dict[str, Tensor]:
         "sides": 1 - 0.55 * short * (1 - 0.6 * fem),
         "lift": (0.85 - 0.2 * fem) * (1 - fringe) * torch.where(bald > 0, 0.0, 1.0) * (1 - 0.5 * curly),
         "sweep": (0.45 * short + 0.25 * long) * a.part * 0.5,
-        "swell": 0.05 * long + 0.10 * long * a.hair_volume,
+        "swell": 0.08 * long + 0.10 * long * a.hair_volume,
         "ear_free": ((short > 0) & (bob == 0)).float(),
         "jag": 0.022 * fringe + 0.008,
         "curl": curly * (0.035 + 0.03 * a.wave) + (1 - curly) * 0.0,
@@ -149,6 +151,8 @@ def measure(a: Attributes) -> dict[str, Tensor]:
         "turtle": (a.clothes == 3).float(),
         # texture
         "old": old,
+        "lined": ((a.age - 0.50) / 0.24).clamp(0, 1),
+        "laugh": smile,
         "phase_a": 3 * a.phase_a,
         "phase_b": 3 * a.phase_b,
         "phase_c": 3 * a.phase_c,

@@ -65,7 +65,7 @@ def parts(
     """
     flesh, eyes, teeth, grown = face(x, y, z, m, detail)
     bare, cloth = wear.clothes(x, y, z, m, detail)
-    flesh = join(flesh, bare, 0.12)
+    flesh = join(flesh, bare, 0.30)
     away = torch.full_like(x, AFAR)
     tress = hair(x, y, z, m, detail) if "hair" in has else away
     frame = wear.glasses(x, y, z, m) if "glasses" in has else away
@@ -185,6 +185,7 @@ class _Surface:
     red: Tensor  # (N, R) how much of a lip or a blush
     fur: Tensor  # (N, R) how much of a beard or a brow
     wet: Tensor  # (N, R)
+    oil: Tensor  # (N, R) how much skin shines, about 1
     open_sky: Tensor  # (N, R)
 
 
@@ -196,18 +197,17 @@ def _surface(
     distances, grown = parts(x, y, z, a, False)
     kind = torch.stack(distances, 0).argmin(0)  # (N, R)
     n = _gradient(fine, p, a)
-    flesh, red, fur = surfaces.skin(x, y, z, a, c, f, grown)
+    flesh, red, fur = surfaces.skin(x, y, z, a, c, f, grown, sharp)
     eye, wet = surfaces.eyes(x, y, z, a, c, f)
-    tooth = torch.tensor([0.90, 0.86, 0.79], device=x.device) * (0.90 + 0.10 * (1 - (x * 38).cos() ** 10))[..., None]
-    tooth = tooth * (0.55 + 0.45 * step(x.abs(), 0.28, 0.12))[..., None]
     layers = (
-        flesh, eye, tooth, surfaces.hairs(x, y, z, a, c, sharp), c["glasses"].expand_as(flesh),
+        flesh, eye, surfaces.teeth(x, a, sharp), surfaces.hairs(x, y, z, a, c, sharp), c["glasses"].expand_as(flesh),
         surfaces.hat(x, y, z, a, c), surfaces.cloth(x, y, z, c, f),
     )  # fmt: skip
     albedo = flesh
     for index, layer in enumerate(layers[1:], start=1):
         albedo = torch.where((kind == index)[..., None], layer, albedo)
-    return _Surface(kind, n, albedo.clamp(0, 1), red, fur, wet, _occlusion(field, p, n, a))
+    oil = surfaces.oil(x, y, z, a, sharp)
+    return _Surface(kind, n, albedo.clamp(0, 1), red, fur, wet, oil, _occlusion(field, p, n, a))
 
 
 def _shade(
@@ -222,10 +222,12 @@ def _shade(
     facing = (n * key[:, None]).sum(-1)
     directed = (power.mean(-1) / light[:, :, 0].mean(-1, keepdim=True).clamp_min(1e-3)).clamp(0, 1)
     shadow = 1 - 0.75 * directed * (1 - arrived) * step(facing, -0.35, 0.35)
-    shading = lighting.shade(n, light).clamp_min(0.015) * (open_sky * shadow)[..., None]
-    is_skin, is_hair = kind == 0, kind == 3
+    is_skin, is_hair = (kind == 0)[..., None], kind == 3
+    through = torch.tensor([0.62, 0.86, 0.92], device=x.device)  # light goes through skin, red light farthest
+    shadow = torch.where(is_skin, shadow[..., None] ** through, shadow[..., None])
+    shading = lighting.shade(n, light).clamp_min(0.015) * open_sky[..., None] * shadow
     warm = torch.tensor([0.90, 1.02, 1.06], device=x.device)
-    shading = torch.where(is_skin[..., None], shading.clamp_min(1e-3) ** warm, shading)
+    shading = torch.where(is_skin, shading.clamp_min(1e-3) ** warm, shading)
     radiance = albedo**2.2 * shading
 
     view = -torch.stack(d, -1)
@@ -236,7 +238,8 @@ def _shade(
     sheen = (1 - (along * half).sum(-1) ** 2).clamp(1e-4, 1)
     hair_glint = 0.30 * sheen**24 + 0.10 * sheen**6
     grazing = (1 - (n * view).sum(-1).clamp(0, 1)) ** 4
-    skin_glint = f["gloss"] * (0.045 * _glint(n, half, 14) + 0.05 * _glint(n, half, 40) * (1 + 4 * at.red) + 0.04 * grazing)
+    narrow = _glint(n, half, 40) * (1 + 4 * at.red)
+    skin_glint = f["gloss"] * (at.oil * (0.032 * _glint(n, half, 12) + 0.075 * narrow) + 0.035 * grazing)
     skin_glint = skin_glint * (1 - 0.7 * at.fur)
     flash = torch.nn.functional.normalize(view + torch.tensor([0.25, 0.5, 0.2], device=x.device), dim=-1)
     wet_glint = at.wet * (0.9 * _glint(n, half, 250) + 0.5 * _glint(n, flash, 400) + 0.06 * grazing)

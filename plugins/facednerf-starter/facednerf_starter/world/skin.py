@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
+from facednerf_starter.world import wrinkles
 from facednerf_starter.world.anatomy import Measures
+from facednerf_starter.world.ears import hollows
 from facednerf_starter.world.fields import bump, grain, noise, ridge, step
-from facednerf_starter.world.hair import strand
-from facednerf_starter.world.heads import eye_gap, mouth_gap, mouth_line
+from facednerf_starter.world.hair import cover, roots, strand
+from facednerf_starter.world.heads import eye_gap, mouth_gap, mouth_line, opened
 
 Colours = dict[str, Tensor]
 
@@ -20,9 +24,9 @@ def _mix(colour: Tensor, other: Tensor, amount: Tensor) -> Tensor:
 def lip_mask(x: Tensor, y: Tensor, z: Tensor, m: Measures) -> Tensor:
     """Where the red of the lips is, within [0, 1]."""
     line, envelope = mouth_line(x, m)
-    e = envelope.clamp_min(0)
-    up = y - line - m["open_up"] * e
-    low = line - m["open_low"] * e - y
+    gap, e = opened(envelope, m).clamp_min(0), envelope.clamp_min(0)
+    up = y - line - m["open_up"] * gap
+    low = line - m["open_low"] * gap - y
     ax = x.abs()
     top = (0.035 + 0.75 * m["lip_up"]) * e**0.75 * (1 + 0.10 * ridge(ax - 0.07, 0.05) - 0.18 * ridge(ax, 0.03))
     bottom = (0.045 + 0.75 * m["lip_low"]) * e**0.6
@@ -30,7 +34,7 @@ def lip_mask(x: Tensor, y: Tensor, z: Tensor, m: Measures) -> Tensor:
 
 
 def skin(
-    x: Tensor, y: Tensor, z: Tensor, m: Measures, c: Colours, f: Colours, grown: Tensor
+    x: Tensor, y: Tensor, z: Tensor, m: Measures, c: Colours, f: Colours, grown: Tensor, sharp: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Albedo (N, R, 3) of the skin with what grows and lies on it; the lips' mask; the share of hair."""
     xs = x + m["asym"] * y
@@ -38,12 +42,16 @@ def skin(
     front = step(z, 0.15, 0.5)
     base = c["skin"].expand(*x.shape, 3)
     mottled = grain(7 * x + m["phase_a"], 7 * y + m["phase_b"], 7 * z)
-    base = base * (1 + 0.035 * mottled)[..., None]
+    pores = noise(61 * x + m["phase_b"], 61 * y, 61 * z) * noise(37 * x, 37 * y + m["phase_a"], 37 * z)
+    base = base * (1 + 0.035 * mottled + 0.028 * sharp * pores)[..., None]
+    warmth = noise(3.1 * x + m["phase_c"], 3.1 * y, 3.1 * z + m["phase_a"])
+    base = base * (1 + warmth[..., None] * torch.tensor([0.012, -0.024, -0.036], device=x.device))
     flush = torch.tensor([1.03, 0.84, 0.82], device=x.device)
     rosy = bump(ax - 0.45, y + 0.36, 0.18, 0.16) * f["blush"] + 0.45 * bump(xs, y + 0.42, 0.13, 0.13)
     rosy = rosy + 0.5 * step(ax, 0.70, 0.80)  # ears
     base = _mix(base, base * flush, (rosy * front.clamp_min(0.3)).clamp(0, 1))
     dark = torch.tensor([0.72, 0.62, 0.58], device=x.device)
+    base = _mix(base, base * dark * dark, 0.8 * hollows(ax, y, z, m))
     specks = step(noise(21 * x + m["phase_c"], 21 * y, 21 * z), 0.55, 0.85) * bump(ax - 0.25, y + 0.3, 0.35, 0.22)
     base = _mix(base, base * dark, specks * f["freckles"] * front)
     # tired skin under the eyes, age spots, wrinkles
@@ -51,14 +59,14 @@ def skin(
     over, under = eye_gap(ax, y, m)
     ring = bump(dx, y + 0.10, 0.15, 0.045)
     base = _mix(base, base * torch.tensor([0.86, 0.78, 0.80], device=x.device), ring * (0.35 + 0.5 * m["old"]) * front)
-    lines = (y * 42 + 2.0 * noise(2.2 * x + m["phase_a"], 1.5 * y, z)).sin().clamp_min(0) ** 4
-    lines = lines * bump(ax, y - 0.46, 0.38, 0.17)
-    crow = (((y + 0.3 * dx) * 60 + 2 * noise(4 * x, 4 * y, z)).sin().clamp_min(0) ** 3) * bump(
-        dx - 0.24, y + 0.01, 0.07, 0.11
-    )
-    fold_x = 0.20 + 0.42 * (-0.45 - y).clamp(-0.1, 0.35)
-    fold = bump(ax - fold_x, y + 0.61, 0.022, 0.16)
-    worn = (0.7 * lines + 0.6 * crow) * m["old"] + fold * (0.20 + 0.5 * m["old"])
+    feet = wrinkles.crow(ax, y, m)
+    aged = 0.75 * wrinkles.forehead(xs, y, z, m) + 0.65 * feet + 0.6 * wrinkles.drooping(ax, y, m)
+    aged = aged + 0.55 * wrinkles.bag(ax, y, m)
+    worn = aged * m["lined"] + 0.12 * feet * m["laugh"]
+    worn = worn + wrinkles.fold(ax, y, 0.026) * (0.16 + 0.55 * m["lined"] + 0.35 * m["laugh"]).clamp_max(0.8)
+    grey = (base * torch.tensor([0.30, 0.59, 0.11], device=x.device)).sum(-1, keepdim=True)
+    dull = grey * torch.tensor([1.03, 0.96, 0.86], device=x.device)
+    base = _mix(base, dull, 0.48 * m["lined"] * (1 - 0.5 * f["dark"]))
     spots = step(grain(9 * x, 9 * y + m["phase_b"], 9 * z), 0.45, 1.05) * m["old"] * 0.22
     base = _mix(base, base * dark, (worn * front + spots).clamp(0, 1) * 0.8)
     # lids, lashes
@@ -77,8 +85,8 @@ def skin(
     tone = c["lips"] * (1 + 0.10 * (xs * 130).sin() * (1 - f["lipstick"]) * 0.5)[..., None]
     base = _mix(base, tone.expand_as(base), red * (0.66 + 0.3 * f["lipstick"]))
     line, envelope = mouth_line(xs, m)
-    seam = ridge(y - line, 0.010) * step(envelope, -0.25, 0.1) * front * step(m["open_low"], 0.05, 0.0)
-    base = _mix(base, base * 0.35, seam * 0.85)
+    seam = ridge(y - line, 0.010) * step(envelope, -0.08, 0.25) * front * step(m["open_low"], 0.05, 0.0)
+    base = _mix(base, base * 0.42, seam * 0.85)
     hole = bump(ax - 0.058, y - m["nose_y"] + 0.088, 0.026, 0.018) * step(z, 0.75, 0.85)
     base = _mix(base, base * 0.22, hole)
     inside = (
@@ -91,6 +99,8 @@ def skin(
     throat = torch.tensor([0.16, 0.04, 0.04], device=x.device) + tongue[..., None] * torch.tensor(
         [0.42, 0.16, 0.16], device=x.device
     )
+    cheek = base * 0.68 + 0.06 * torch.tensor([1.0, 0.35, 0.35], device=x.device)  # behind the corners
+    throat = _mix(throat, cheek, step(envelope, 0.50, 0.12))
     base = _mix(base, throat, inside)
     # brows, stubble, beard, shaven scalp
     t = (ax - 0.115) / 0.40
@@ -117,7 +127,26 @@ def skin(
     )
     scalp = step(z - 0.80 - (y - 0.74) / 1.22, 0.05, -0.05) * step(y, -0.4, -0.1)
     blue = _mix(blue, c["beard"] * 0.5 + 0.10, 0.35 * scalp * grit * f["shorn"])
-    return blue, red, torch.maximum(fur, 0.6 * brow)
+    rooted = roots(x, y, z, m, sharp) * (1 - f["bald"])
+    blue = _mix(blue, c["hair"] * (0.92 + 0.2 * streak * sharp)[..., None], rooted)
+    return blue, red, torch.maximum(fur, torch.maximum(0.6 * brow, rooted))
+
+
+def teeth(x: Tensor, m: Measures, sharp: float) -> Tensor:
+    """Albedo (N, R, 3) of the upper teeth, side by side; the gaps are finer in `sharp` pictures."""
+    between = (x * (math.pi / 0.076)).cos() ** 2  # 1 between two teeth, the first time at the midline
+    gap = (1 - sharp) * 0.16 * between**3 + sharp * 0.32 * between**10
+    round_off = 1 - 0.07 * between
+    white = torch.tensor([0.95, 0.92, 0.86], device=x.device)
+    return white * ((1 - gap) * round_off * (0.72 + 0.28 * step(x.abs(), 0.32, 0.14)))[..., None]
+
+
+def oil(x: Tensor, y: Tensor, z: Tensor, m: Measures, sharp: float) -> Tensor:
+    """How much skin shines (N, R), about 1: more on forehead, nose and chin; `sharp` pictures show its pores."""
+    middle = bump(x, y - 0.62, 0.42, 0.34) + bump(x, y + 0.28, 0.15, 0.30) + 0.6 * bump(x, y + 1.0, 0.16, 0.12)
+    patches = noise(6 * x + m["phase_b"], 6 * y, 6 * z + m["phase_c"])
+    pores = noise(41 * x, 41 * y + m["phase_c"], 41 * z)
+    return (0.85 + 0.45 * middle.clamp_max(1) + 0.25 * patches + 0.25 * sharp * pores).clamp_min(0.1)
 
 
 def eyes(x: Tensor, y: Tensor, z: Tensor, m: Measures, c: Colours, f: Colours) -> tuple[Tensor, Tensor]:
@@ -142,13 +171,24 @@ def eyes(x: Tensor, y: Tensor, z: Tensor, m: Measures, c: Colours, f: Colours) -
 
 
 def hairs(x: Tensor, y: Tensor, z: Tensor, m: Measures, c: Colours, sharp: float) -> Tensor:
-    """Albedo (N, R, 3) of the hair on the head; `sharp`, within [0, 1], is how much is seen of single strands."""
+    """Albedo (N, R, 3) of the hair on the head; `sharp`, within [0, 1], is how much is seen of single strands.
+
+    Where hair begins the skin is seen through it.
+    """
     s = strand(x, y, z, m)
     fine = (s * 95 + 2 * noise(3 * x, 2 * y, 3 * z)).sin() * 0.5 + (s * 53 + m["phase_b"]).sin() * 0.5
     curl = noise(24 * x, 24 * y, 24 * z)
     streak = fine * (1 - m["curly"]) + curl * m["curly"]
     broad = noise(2.1 * x + m["phase_c"], 1.2 * y, 2.1 * z)
-    return c["hair"] * (1 + 0.20 * streak + 0.10 * broad + sharp * strands(x, y, z, m))[..., None]
+    soft, ragged, hung = cover(s, x, y, z, m)
+    whole = torch.maximum(hung, torch.maximum(step(m["lift"], 0.5, 0.0), m["curly"]))  # no skin behind it
+    skin_under = 0.80 * c["skin"]
+    tone = 1 + 0.20 * streak + 0.10 * broad
+    coarse = _mix(skin_under, c["hair"] * tone[..., None], torch.maximum(soft, whole))
+    if sharp == 0:
+        return coarse
+    fine = _mix(skin_under, c["hair"] * (tone + strands(x, y, z, m))[..., None], torch.maximum(ragged, whole))
+    return coarse + sharp * (fine - coarse)
 
 
 def strands(x: Tensor, y: Tensor, z: Tensor, m: Measures) -> Tensor:

@@ -34,11 +34,14 @@ def glasses(x: Tensor, y: Tensor, z: Tensor, m: Measures) -> Tensor:
     bridge = (((y - 0.045 + rise) ** 2 + depth**2) + 1e-6).sqrt() - m["frame"] * 0.9
     bridge = torch.maximum(bridge, ax - 0.13)
     outer = 0.335 + m["lens_w"]
-    back = (0.90 - z).clamp(0, 1.0)
-    tx = ax - outer - (0.79 - outer) * (back * 2.2).clamp_max(1)
-    ty = y - 0.05 - 0.02 * back
-    qz = (z - 0.42).abs() - 0.50
-    arm = torch.maximum(torch.maximum(tx.abs() - 0.010, ty.abs() - m["frame"] - 0.004), qz) * 0.8
+    back = (0.95 - z).clamp(0, 1.05)
+    wide = m["skull_x"] + 0.022
+    tx = ax - outer - (wide - outer) * back * (1.80 - 0.80 * back)  # outwards past the temple, then along the head
+    tx = tx + 0.5 * (back - 0.86).clamp_min(0)  # and behind the ear
+    ty = y - 0.045 - 0.06 * back * back
+    qz = (z - 0.48).abs() - 0.48
+    tall = m["frame"] * (1.15 - 0.5 * back) + 0.006
+    arm = torch.maximum(torch.maximum(tx.abs() - 0.012, ty.abs() - tall), qz) * 0.8
     return torch.minimum(torch.minimum(rim, bridge), arm) + m["glasses"]
 
 
@@ -70,7 +73,7 @@ def clothes(x: Tensor, y: Tensor, z: Tensor, m: Measures, detail: bool) -> tuple
     body = join(slope - 0.30, chest, 0.35)
     neck, _ = tube(ax, y, z, (0.0, -0.9, -0.33), (0.0, -2.3, -0.52))
     round_neck = neck - m["neck"]
-    cover = join(body - 0.03, round_neck - 0.035, 0.16)
+    cover = join(body - 0.03, round_neck - 0.035, 0.34)
     # the neckline: a tilted plane, lower in front; a V is a deeper wedge
     line = y + 1.56 - 0.62 * m["turtle"] - 0.12 * m["collar"] + (0.30 - 0.15 * m["turtle"]) * z
     wedge = m["vneck"] * (0.75 - 1.5 * ax).clamp_min(0) * (z > -0.2)
