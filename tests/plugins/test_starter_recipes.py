@@ -16,7 +16,7 @@ from facednerf_starter.detector.network import FaceReader, expectation
 from facednerf_starter.train import draws, identity, warps
 from facednerf_starter.train.__main__ import main
 from facednerf_starter.train.detector import disguised, roll
-from facednerf_starter.train.generator import disturbance, disturbed
+from facednerf_starter.train.generator import disturbance, disturbed, fitted
 from facednerf_starter.train.identity import aligned, person_directions
 from facednerf_starter.train.mapping import LABEL_DIM, Design, Readout, built, give, taught, told
 from facednerf_starter.train.pieces import Piece
@@ -157,6 +157,37 @@ def test_the_generator_begins_with_the_mapping_it_is_given(data: Path, mappings:
     assert json.loads((learned / "generator.card.json").read_text())["about"].startswith("W was learned")
     moved = load_file(learned / "generator.safetensors")["backbone.mapping.fc0.weight"].float()
     assert not torch.allclose(moved, taught(mappings["learned"])[0]["fc0.weight"], rtol=1e-3)
+
+
+def test_a_generator_that_goes_on_in_a_designed_w_keeps_the_record_of_its_mapping(
+    data: Path, mappings: dict[str, Path], tmp_path: Path
+) -> None:
+    earlier = train("generator", data, tmp_path / "a", 1, "--mapping", str(mappings["designed"])) / "generator.safetensors"
+    about = taught(mappings["designed"])[2]
+    assert fitted(earlier) == about
+    words = ("--designed", "--layers", "7", "--start", str(earlier))  # the mapping's own layers count, not those asked for
+    folder = train("generator", data, tmp_path / "b", 1, *words)
+    card = json.loads((folder / "generator.card.json").read_text())
+    assert card["settings"]["mapping"] == about
+    assert card["about"].startswith("W was designed")
+    before, after = (load_file(path) for path in (earlier, folder / "generator.safetensors"))
+    assert torch.equal(before["backbone.mapping.fc3.bias"], after["backbone.mapping.fc3.bias"])
+    assert not torch.equal(before["decoder.net.0.weight"], after["decoder.net.0.weight"])
+
+
+def test_a_learned_w_is_no_start_for_a_designed_one(
+    data: Path, results: dict[str, tuple[Path, Path]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    learned = results["generator"][0] / "generator.safetensors"
+    with pytest.raises(InputError, match="was learned"):
+        fitted(learned)
+    words = ["--data", str(data), "--out", str(tmp_path / "out"), "--device", "cpu", "--held", "3", "--tiny"]
+    with pytest.raises(SystemExit) as ended:
+        main(["generator", *words, "--designed", "--start", str(learned)])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "leave --designed out" in line
+    assert not (tmp_path / "out").exists()
 
 
 def config_of(folder: Path, name: str) -> dict[str, object]:

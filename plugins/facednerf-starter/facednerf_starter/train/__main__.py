@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from facednerf_core.errors import FacednerfError
+
 COMMANDS: dict[str, str] = {
     "data": "facednerf_starter.train.data",
     "autoencoder": "facednerf_starter.train.autoencoder",
@@ -23,7 +25,10 @@ COMMANDS: dict[str, str] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the recipe named first in `argv`; its module offers `add_arguments(parser)` and `run(args)`."""
+    """Run the recipe named first in `argv`; its module offers `add_arguments(parser)` and `run(args)`.
+
+    What a user can mend ends it as a wrong argument does: one message on stderr, and exit code 2.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     front = argparse.ArgumentParser(prog="facednerf_starter.train", description=__doc__)
     front.add_argument("command", choices=sorted(COMMANDS))
@@ -31,7 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     module = import_module(COMMANDS[name])
     parser = argparse.ArgumentParser(prog=f"facednerf_starter.train {name}", description=module.__doc__)
     module.add_arguments(parser)
-    module.run(parser.parse_args(words[1:]))
+    args = parser.parse_args(words[1:])
+    try:
+        module.run(args)
+    except FacednerfError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
     return 0
 
 

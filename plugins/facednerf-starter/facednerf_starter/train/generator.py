@@ -25,6 +25,7 @@ from facednerf_eg3d.sampling import Draws
 from safetensors.torch import load_file
 from torch import Tensor
 
+from facednerf_core.errors import InputError
 from facednerf_core.perceptual import distance, from_tensors
 from facednerf_core.statedicts import check
 from facednerf_starter.train import draws, showing
