@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from facednerf_core import vocabularies
 from facednerf_core.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 CONFIG, TENSORS = "open_clip_config.json", "open_clip_model.safetensors"
-VOCABULARY = "vocabulary.txt"  # the words of a closed vocabulary, one a line
-_WORD = re.compile(r"'(?:s|t|re|ve|m|ll|d)\b|[^\W\d_]+")  # CLIP's tokenizer takes contractions as words
 
 
 class Encoder:
@@ -65,13 +63,6 @@ class Encoder:
         taken = len(self.tokenizer.encode(text)) + 2 if inner is None else len(inner(text, verbose=False).input_ids)
         return taken, self.tokenizer.context_length
 
-    def unknown(self, text: str) -> tuple[str, ...]:
-        """The words that the encoder has never learnt, in their order, each once; none for an open vocabulary."""
-        if not self.vocabulary:
-            return ()
-        words = dict.fromkeys(_WORD.findall(text.lower()))
-        return tuple(word for word in words if word not in self.vocabulary and not word.startswith("'"))
-
     @property
     def _device(self) -> torch.device:
         return next(self.network.parameters()).device
@@ -95,9 +86,7 @@ def load(folder: Path, device: torch.device) -> Encoder:
             tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
         except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
             raise InputError(f"cannot read the CLIP in {folder}: {error}") from error
-    path = folder / VOCABULARY
-    words = frozenset(path.read_text(encoding="utf-8").split()) if path.exists() else frozenset[str]()
-    return Encoder(network.eval().requires_grad_(False), tokenizer, words)
+    return Encoder(network.eval().requires_grad_(False), tokenizer, vocabularies.read(folder))
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from facednerf_clip.options import ClipOptions
 from facednerf_core.interfaces import Guidance
 from facednerf_core.resampling import fitted, resized
 from facednerf_core.terms import Loss, LossFn, Step
+from facednerf_core.vocabularies import unknown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,7 +42,7 @@ class ClipGuidance(Guidance):
 
     def unknown_words(self, prompt: str) -> tuple[str, ...]:
         """The words that the text encoder has never learnt; empty for an open vocabulary."""
-        return self.encoder.unknown(prompt)
+        return unknown(prompt, self.encoder.vocabulary)
 
     def longest_prompt(self, prompt: str) -> tuple[int, int]:
         """How many tokens the prompt takes, and how many there may be."""

@@ -11,6 +11,7 @@ from torch.nn import functional
 from facednerf_core.interfaces import Guidance
 from facednerf_core.resampling import fitted, resized
 from facednerf_core.terms import Loss, LossFn, Step
+from facednerf_core.vocabularies import unknown
 from facednerf_sds.denoiser import noised, predicted
 from facednerf_sds.options import SdsOptions
 from facednerf_sds.pipeline import Pipeline
@@ -52,7 +53,7 @@ class ScoreDistillation(Guidance):
 
     def unknown_words(self, prompt: str) -> tuple[str, ...]:
         """The words that the text encoder has never learnt; empty for an open vocabulary."""
-        return self.pipeline.prompts.unknown(prompt)
+        return unknown(prompt, self.pipeline.prompts.vocabulary)
 
     def longest_prompt(self, prompt: str) -> tuple[int, int]:
         """How many tokens the prompt takes, and how many there may be."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from facednerf_core import vocabularies
 from facednerf_core.errors import InputError, Unsupported
 from facednerf_sds.denoiser import Denoiser, denoiser
 from facednerf_sds.prompts import Prompts
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PARTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
-VOCABULARY = "vocabulary.txt"  # in the tokenizer's folder: the words of a closed vocabulary, one a line
 
 
 class Autoencoder:
@@ -91,17 +91,11 @@ def load(folder: Path, device: torch.device, dtype: torch.dtype, *, posterior: b
     return Pipeline(
         autoencoder,
         denoiser(unet, scheduler.config.prediction_type, alpha_bars),
-        Prompts(tokenizer, encoder, vocabulary(folder / "tokenizer")),
+        Prompts(tokenizer, encoder, vocabularies.read(folder / "tokenizer")),
         alpha_bars,
         unet.config.sample_size * autoencoder.factor,
         autoencoder.factor * 2 ** (len(unet.config.block_out_channels) - 1),
     )
-
-
-def vocabulary(folder: Path) -> frozenset[str]:
-    """The words of a tokenizer's folder that states them; empty for an open vocabulary."""
-    path = folder / VOCABULARY
-    return frozenset(path.read_text(encoding="utf-8").split()) if path.exists() else frozenset()
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,8 +10,6 @@ from facednerf_core.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-_WORD = re.compile(r"'(?:s|t|re|ve|m|ll|d)\b|[^\W\d_]+")  # CLIP's tokenizer takes contractions as words
 
 
 class Prompts:
@@ -40,10 +37,3 @@ class Prompts:
         """How many tokens a text takes, begin and end included, and how many there may be."""
         limit = min(self.tokenizer.model_max_length, self.encoder.config.max_position_embeddings)
         return len(self.tokenizer(text, verbose=False).input_ids), limit
-
-    def unknown(self, text: str) -> tuple[str, ...]:
-        """The words that the encoder has never learnt, in their order, each once; none for an open vocabulary."""
-        if not self.vocabulary:
-            return ()
-        words = dict.fromkeys(_WORD.findall(text.lower()))
-        return tuple(word for word in words if word not in self.vocabulary and not word.startswith("'"))
