@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facednerf_core import __version__, caveats, compose, runfolder
+from facednerf_core import __version__, caveats, compose, plans, runfolder
 from facednerf_core.errors import FacednerfError, InputError, Unsupported
 from facednerf_core.events import Event, Failed, Finished, Noted, Observer, Saved, Started
 from facednerf_core.files import sweep, writable_folder, write_json
@@ -102,7 +102,7 @@ def invert(photo: str | Path, *, out: Path | None = None, observers: Sequence[Ob
 class Prepared:
     """Everything that a run's loop needs, made of a recipe: for notebooks that walk the loop themselves."""
 
-    plan: compose.Plan
+    plan: plans.Plan
     portrait: Portrait
     built: compose.Built
     problem: Problem
@@ -128,7 +128,7 @@ def prepare(
 
     shelves = shelves or installed()
     registry = registry or Registry(shelves.weights)
-    plan = compose.plan(recipe, shelves, registry)
+    plan = plans.plan(recipe, shelves, registry)
     device = compute.device(recipe.device)
     notes = list(plan.notes)
     card = plan.scene
@@ -140,8 +140,8 @@ def prepare(
             photo,
             plan.detector.build(device),
             Framing.of(card.crop),
-            compose.orbit(card),
-            compose.frame(card),
+            plans.orbit(card),
+            plans.frame(card),
             which=recipe.face,
             crop=recipe.crop,
             camera=recipe.camera,
@@ -202,7 +202,7 @@ def resume(folder: Path, *, observers: Sequence[Observer] = (), strength: float 
         recipe = Recipe.from_dict(manifest["recipe"])
         if strength is not None:
             recipe = recipe.changed(strength=strength)
-            compose.check_strength(recipe)
+            plans.check_strength(recipe)
             if manifest["status"] != "finished":
                 raise Unsupported(f"{folder} is not finished; run `fdn resume {folder}` first, then set its strength.")
             if not (folder / CHECKPOINT).exists():

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from facednerf_core import compose, photos
+from facednerf_core import compose, photos, plans
 from facednerf_core.cli import main
 from facednerf_core.framing import Framing
 from facednerf_core.plugins import installed
@@ -411,8 +411,8 @@ def test_photos_of_every_kind_become_portraits(kind: str, astronaut: np.ndarray,
         path = path.with_suffix(".tif")
         upright.convert("CMYK").save(path)
     shelves = installed()
-    plan = compose.plan(Recipe(task="invert", photo=str(path)), shelves, Registry(shelves.weights))
-    detector, orbit = plan.detector.build(torch.device("cpu")), compose.orbit(plan.scene)
+    plan = plans.plan(Recipe(task="invert", photo=str(path)), shelves, Registry(shelves.weights))
+    detector, orbit = plan.detector.build(torch.device("cpu")), plans.orbit(plan.scene)
     portrait = photos.portrait(photos.read(path), detector, Framing.of(plan.scene.crop), orbit, (64, 64))
     Image.fromarray(astronaut).save(tmp_path / "plain.png")
     plain = photos.portrait(photos.read(tmp_path / "plain.png"), detector, Framing.of(plan.scene.crop), orbit, (64, 64))

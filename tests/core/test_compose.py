@@ -1,110 +1,29 @@
-"""Recipe and plugins in, problem out: which parts, weights, stages and terms, and what is refused."""
+"""A plan in, a problem out: which stages, terms and weights, and what is refused."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from facednerf_core import compose
-from facednerf_core.cards import Card, WeightsCard
-from facednerf_core.errors import DomainMismatch, InputError, MissingWeights, UnknownName, Unsupported
+from facednerf_core import compose, plans
+from facednerf_core.cards import Card
+from facednerf_core.errors import UnknownName
 from facednerf_core.hookspecs import hookimpl
-from facednerf_core.interfaces import Guidance, Identity, Inverter
 from facednerf_core.loop import Problem, optimize
 from facednerf_core.perceptual import Perceptual, Vgg16
 from facednerf_core.plugins import Shelves
 from facednerf_core.recipe import Recipe, Weights
 from facednerf_core.scene import Subject
-from facednerf_core.terms import Loss, Stage
+from facednerf_core.terms import Stage
 from facednerf_core.views import Fixed, Nearby
 from facednerf_core.weights import Registry
 from tests.toy import ToyGenerator
+from tests.toy_plugin import RECIPE, Aim, Options, Search, Toys
 
 CPU = torch.device("cpu")
-
-
-@dataclass(frozen=True)
-class Options:
-    depth: int = 3
-
-
-def zero(rendering, step) -> Loss:
-    return Loss(step.latent.w.mean(dim=(1, 2)))
-
-
-class Aim(Guidance, Identity):
-    """A guidance, and an identity."""
-
-    def aim(self, *given: Any, **named: Any):
-        return zero
-
-    def embed(self, image, landmarks=None):
-        return image.flatten(2)
-
-
-class Search(Inverter):
-    """One stage of the reconstruction."""
-
-    def __init__(self, name: str, variable: Any) -> None:
-        self.name, self.variable = name, variable
-
-    def begin(self, generator, subject, rng):
-        return generator.mean()
-
-    def stages(self, recipe, terms):
-        steps = recipe.steps.get(self.name, 5)
-        return [Stage(self.name, frozenset({self.variable}), [terms["reconstruction"]], steps, {self.variable: 0.1})]
-
-
-class Toys:
-    """A plugin with one of everything, and weights for it in two packs, of which the official ones are elsewhere."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        (folder / "net").write_bytes(b"net")
-
-    @hookimpl
-    def register_generators(self, register):
-        register(Card("toy", "Toy.", lambda d, w, **o: ToyGenerator(), domains=("face", "cat"), options=Options))
-
-    @hookimpl
-    def register_guidances(self, register):
-        register(Card("words", "Words.", lambda d, w: Aim(), sees=0.15, needs_weights=False))
-        register(Card("loud", "A large loss.", lambda d, w: Aim(), weight=0.25, needs_weights=False))
-        register(Card("cars", "Cars only.", lambda d, w: Aim(), domains=("car",), needs_weights=False))
-
-    @hookimpl
-    def register_identities(self, register):
-        register(Card("arcface", "Faces.", lambda d, w: Aim(), domains=("face",), sees=0.7))
-
-    @hookimpl
-    def register_inverters(self, register):
-        register(Card("w-plus", "Search.", lambda d, w: Search("invert", "latent"), needs_weights=False))
-        register(Card("pti", "Tune.", lambda d, w: Search("tune", "weights"), needs_weights=False))
-
-    @hookimpl
-    def register_detectors(self, register):
-        register(Card("starter", "Finds.", lambda d, w: None, needs_weights=False))
-
-    def card(self, name: str, plugin: str, kind: str, pack: str = "starter", here: bool = True, **more: Any) -> WeightsCard:
-        where = {"files": {"net": "net"}, "folder": self.folder if here else self.folder / "elsewhere"}
-        return WeightsCard(name, plugin, kind, pack, "A net.", **where, **more)
-
-    @hookimpl
-    def register_weights(self, register):
-        face = {"domains": ("face",), "resolution": 8}
-        provides = {"provides": ("mask",), "options": {"depth": 9}}
-        register(self.card("toy/starter", "toy", "generator", **face, **provides))
-        register(self.card("toy/cats", "toy", "generator", "cats", domains=("cat",), resolution=8))
-        register(self.card("toy/official", "toy", "generator", "official", here=False, **face))
-        register(self.card("arcface/starter", "arcface", "identity", domains=("face",)))
-        register(self.card("arcface/official", "arcface", "identity", "official", domains=("face",)))
-        register(self.card("vgg16/starter", "vgg16", "perceptual"))
-        register(self.card("vgg16/cats", "vgg16", "perceptual", "cats"))
 
 
 @pytest.fixture
@@ -119,11 +38,8 @@ def registry(shelves: Shelves, tmp_path: Path) -> Registry:
     return Registry(shelves.weights, tmp_path / "cache")
 
 
-RECIPE = Recipe(prompt="a woman, blue hair", backbone="toy", guidance="words")
-
-
-def posed(recipe: Recipe, shelves: Shelves, registry: Registry, mask: bool = True) -> tuple[compose.Plan, Problem]:
-    plan = compose.plan(recipe, shelves, registry)
+def posed(recipe: Recipe, shelves: Shelves, registry: Registry, mask: bool = True) -> tuple[plans.Plan, Problem]:
+    plan = plans.plan(recipe, shelves, registry)
     parts = {kind: part.build(CPU) for kind, part in plan.parts().items() if kind != "detector"}
     features = Perceptual(Vgg16([2, 2, 2, 2, 2]), 16)
     built = compose.Built(features=features, **parts)
@@ -299,15 +215,6 @@ def test_guidance_compares_with_what_the_photo_shows(
     assert against == {"guidance": "source" if source else None}
 
 
-def test_what_a_photo_shows_is_the_domains_name(shelves: Shelves, registry: Registry) -> None:
-    plan, _ = posed(RECIPE, shelves, registry)
-    for domain, name in {"cat": "a cat", "car": "a car", "body": "a person", "teapot": None}.items():
-        weights_of = plan.generator.weights
-        card = replace(weights_of.card, domains=frozenset({domain}))
-        other = replace(plan, generator=replace(plan.generator, weights=replace(weights_of, card=card)))
-        assert other.source_prompt == name
-
-
 def test_a_stage_that_is_not_there_takes_no_steps(shelves: Shelves, registry: Registry) -> None:
     with pytest.raises(UnknownName, match=r"'edti'.*Did you mean 'edit'"):
         posed(RECIPE.changed(steps={"edti": 4}), shelves, registry)
@@ -315,108 +222,10 @@ def test_a_stage_that_is_not_there_takes_no_steps(shelves: Shelves, registry: Re
         posed(RECIPE.changed(steps={"joint": 4}), shelves, registry)
 
 
-def test_the_pack_is_the_first_that_is_complete_on_this_machine(shelves: Shelves, registry: Registry) -> None:
-    plan = compose.plan(RECIPE, shelves, registry)
-    assert plan.pack == "starter"
-    assert plan.scene.name == "toy/starter"
-    assert plan.identity is not None
-    assert plan.identity.weights is not None
-    assert plan.identity.weights.card.name == "arcface/starter", "packs never mix"
-    with pytest.raises(MissingWeights):
-        compose.plan(RECIPE.changed(weights_pack="official"), shelves, registry)
-    with pytest.raises(UnknownName, match="Did you mean 'starter'"):
-        compose.plan(RECIPE.changed(weights_pack="startre"), shelves, registry)
-
-
-def test_a_default_identity_that_does_not_fit_is_left_out_with_a_note(shelves: Shelves, registry: Registry) -> None:
-    plan = compose.plan(RECIPE.changed(weights_cards={"generator": "toy/cats"}), shelves, registry)
-    assert plan.pack == "cats", "a pack of cats is complete without an identity for faces"
-    assert plan.identity is None
-    assert plan.notes == ("arcface knows face; this generator draws cat, so it is left out.",)
-
-
-def test_an_identity_or_guidance_that_the_user_named_and_does_not_fit_is_refused(
-    shelves: Shelves, registry: Registry
-) -> None:
-    cats = RECIPE.changed(weights_cards={"generator": "toy/cats"}, weights_pack="cats", identity="arcface")
-    with pytest.raises(DomainMismatch, match=r"arcface knows face; this generator draws cat.*--identity none"):
-        compose.plan(cats, shelves, registry)
-    with pytest.raises(DomainMismatch, match="cars knows car; this generator draws face"):
-        compose.plan(RECIPE.changed(guidance="cars"), shelves, registry)
-
-
-def test_weights_by_name_must_be_for_that_part(shelves: Shelves, registry: Registry) -> None:
-    with pytest.raises(InputError, match="are for the identity 'arcface', not for the generator 'toy'"):
-        compose.plan(RECIPE.changed(weights_cards={"generator": "arcface/starter"}), shelves, registry)
-
-
-def test_metrics_that_fit_are_planned_and_the_others_noted(tmp_path: Path) -> None:
-    class Judges(Toys):
-        @hookimpl
-        def register_metrics(self, register):
-            register(Card("ruler", "Measures.", lambda d, w, **o: None, options=Options, needs_weights=False))
-            register(Card("purr", "Judges cats.", lambda d, w: None, domains=("cat",), needs_weights=False))
-            register(Card("score", "Judges.", lambda d, w: None))
-            register(Card("lost", "Has no weights here.", lambda d, w: None))
-
-        @hookimpl
-        def register_weights(self, register):
-            super().register_weights(register)
-            register(self.card("score/one", "score", "metric", "any"))
-            register(self.card("lost/one", "lost", "metric", "any", here=False))
-
-    shelves = Shelves(judges=Judges(tmp_path))
-    assert not shelves.broken
-    registry = Registry(shelves.weights, tmp_path / "cache")
-    recipe = RECIPE.changed(options={"ruler": {"depth": 7}})
-    plan = compose.plan(recipe, shelves, registry)
-    assert list(plan.metrics) == ["ruler", "score"]
-    assert plan.metrics["ruler"].options == {"depth": 7}
-    assert plan.metrics["score"].weights is not None
-    assert plan.metrics["score"].weights.card.name == "score/one"
-    assert not {"ruler", "score"} & {part.card.name for part in plan.parts().values()}, "no term uses them"
-    domain, missing = plan.notes
-    assert domain == "purr knows cat; this generator draws face, so it is left out."
-    assert missing.startswith("the metric lost is left out: the weights lost/one should lie in")
-    with pytest.raises(InputError, match="ruler has no option 'width'"):
-        compose.plan(RECIPE.changed(options={"ruler": {"width": 7}}), shelves, registry)
-
-
-def test_options_are_the_cards_then_the_users_and_checked(shelves: Shelves, registry: Registry) -> None:
-    assert compose.plan(RECIPE, shelves, registry).generator.options == {"depth": 9}
-    own = RECIPE.changed(options={"toy": {"depth": "4"}})
-    assert compose.plan(own, shelves, registry).generator.options == {"depth": 4}
-    with pytest.raises(InputError, match="toy has no option 'width'; it has: depth"):
-        compose.plan(RECIPE.changed(options={"toy": {"width": 4}}), shelves, registry)
-    with pytest.raises(UnknownName, match="Did you mean 'toy'"):
-        compose.plan(RECIPE.changed(options={"toi": {}}), shelves, registry)
-
-
 def test_a_silhouette_needs_masks_on_both_sides(shelves: Shelves, registry: Registry) -> None:
     paper = RECIPE.changed(recipe="paper")
     assert "silhouette" in weights(posed(paper, shelves, registry)[1].stages[0])
     assert "silhouette" not in weights(posed(paper, shelves, registry, mask=False)[1].stages[0])
-
-
-@pytest.mark.parametrize("prompt", ["", " \n", "12 !"])
-def test_an_empty_sentence_is_refused(prompt: str, shelves: Shelves, registry: Registry) -> None:
-    with pytest.raises(InputError, match="the sentence is empty"):
-        compose.plan(RECIPE.changed(prompt=prompt), shelves, registry)
-
-
-def test_a_picture_is_as_wide_as_its_orbit_says() -> None:
-    card = WeightsCard("toy/tall", "toy", "generator", "starter", "Tall.", resolution=512)
-    assert compose.frame(card) == (512, 512)
-    assert compose.frame(replace(card, orbit={"aspect": 2.0})) == (512, 256)
-    assert compose.frame(replace(card, orbit={"aspect": 0.75})) == (512, 683)
-
-
-def test_strength_belongs_to_edits_of_the_default_recipe() -> None:
-    compose.check_strength(RECIPE.changed(strength=0.5))
-    with pytest.raises(Unsupported, match="tunes the generator after the edit"):
-        compose.check_strength(RECIPE.changed(strength=0.5, recipe="paper"))
-    with pytest.raises(Unsupported, match="there is no edit"):
-        compose.check_strength(RECIPE.changed(strength=0.5, task="invert"))
 
 
 def test_observers_of_plugins_are_built_with_their_options() -> None:

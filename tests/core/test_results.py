@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from facednerf_core import compose, export, metrics, results
+from facednerf_core import compose, export, metrics, plans, results
 from facednerf_core.cards import Card, LocalWeights, WeightsCard
 from facednerf_core.events import Event, Noted, Saved
 from facednerf_core.interfaces import Metric
@@ -44,17 +44,17 @@ def nothing(device: torch.device, weights: LocalWeights | None) -> None:
     return None
 
 
-def part(name: str, make: Callable[..., Any] = nothing, weights: LocalWeights | None = None, **card: Any) -> compose.Part:
-    return compose.Part(Card(name, "A toy.", make, **card), weights)
+def part(name: str, make: Callable[..., Any] = nothing, weights: LocalWeights | None = None, **card: Any) -> plans.Part:
+    return plans.Part(Card(name, "A toy.", make, **card), weights)
 
 
-def prepared(recipe: Recipe = EDIT, judges: Mapping[str, compose.Part] | None = None, mask: bool = True) -> Prepared:
+def prepared(recipe: Recipe = EDIT, judges: Mapping[str, plans.Part] | None = None, mask: bool = True) -> Prepared:
     """A run over the toy generator, whose card says that it draws on white."""
     generator = ToyGenerator()
     card = WeightsCard("toy/starter", "toy", "generator", "starter", "A toy.", resolution=8, background="white")
     local = LocalWeights(card, {})
     toy = part("toy", weights=local)
-    plan = compose.Plan(recipe, "starter", toy, local, toy, toy, None, None, None, metrics=judges or {})
+    plan = plans.Plan(recipe, "starter", toy, local, toy, toy, None, None, None, metrics=judges or {})
     shape = torch.zeros(1, 1, 1, 8, 8)
     shape[..., 2:, 2:6] = 1.0
     camera = generator.orbit.camera(0.2, 0.1)
@@ -234,7 +234,7 @@ def ruled(recipe: Recipe, folder: Path, **card: Any) -> tuple[Ruler, dict[str, A
     return ruler, exported(run, folder, tuned=True)[1]
 
 
-def all_round(recipe: Recipe = EDIT, judges: Mapping[str, compose.Part] | None = None) -> Prepared:
+def all_round(recipe: Recipe = EDIT, judges: Mapping[str, plans.Part] | None = None) -> Prepared:
     """The same over a generator that is trusted all round, and a photo that is turned by 0.4."""
     run = prepared(recipe, judges)
     generator = run.problem.generator

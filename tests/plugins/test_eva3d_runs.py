@@ -16,7 +16,7 @@ from facednerf_eva3d.orbit import BodyOrbit
 from PIL import Image
 from safetensors.torch import save_file
 
-from facednerf_core import compose, plugins, runs
+from facednerf_core import plans, plugins, runs
 from facednerf_core.cards import Card, WeightsCard
 from facednerf_core.hookspecs import hookimpl
 from facednerf_core.plugins import Shelves
@@ -63,8 +63,8 @@ def shelves(tmp_path_factory: pytest.TempPathFactory) -> Shelves:
 def test_the_published_cards_speak_of_the_pictures_that_are_drawn(shelves: Shelves) -> None:
     for name in ("deepfashion", "shhq", "ubcfashion", "aist"):
         card = shelves.weights[f"eva3d/{name}"]
-        assert compose.frame(card) == (512, 256)
-        assert asdict(compose.orbit(card)) == asdict(BodyOrbit())
+        assert plans.frame(card) == (512, 256)
+        assert asdict(plans.orbit(card)) == asdict(BodyOrbit())
 
 
 def test_an_inversion_leaves_a_run_of_tall_pictures(shelves: Shelves, tmp_path, monkeypatch) -> None:
@@ -87,7 +87,7 @@ def test_an_inversion_leaves_a_run_of_tall_pictures(shelves: Shelves, tmp_path, 
     )
     prepared = runs.prepare(recipe, shelves=shelves)
     assert prepared.portrait.image.shape == (1, 1, 3, *prepared.built.generator.size)
-    assert asdict(prepared.built.generator.orbit) == asdict(compose.orbit(prepared.plan.scene))
+    assert asdict(prepared.built.generator.orbit) == asdict(plans.orbit(prepared.plan.scene))
     run = runs.execute(recipe, out=tmp_path / "run")
     assert run.manifest["status"] == "finished"
     assert run.picture("before").size == run.picture("inverted").size == (16, 32)

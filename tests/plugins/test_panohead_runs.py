@@ -20,7 +20,7 @@ from facednerf_panohead.network import TriGridGenerator
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from facednerf_core import compose, plugins, runs
+from facednerf_core import plans, plugins, runs
 from facednerf_core.cards import WeightsCard
 from facednerf_core.compute import rng
 from facednerf_core.framing import Framing
@@ -143,7 +143,7 @@ def finished(recipe: Recipe, shelves: Shelves, tmp_path_factory: pytest.TempPath
 
 
 def test_the_starters_pack_serves_it_whole(recipe: Recipe, shelves: Shelves) -> None:
-    plan = compose.plan(recipe, shelves, Registry(shelves.weights))
+    plan = plans.plan(recipe, shelves, Registry(shelves.weights))
     assert plan.pack == "starter"
     assert plan.scene.name == CARD
     assert {kind: part.weights.card.name for kind, part in plan.parts().items() if part.weights} == {
