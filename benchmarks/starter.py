@@ -26,7 +26,7 @@ from facednerf_core.errors import FacednerfError
 def main(given: Sequence[str] | None = None) -> int:
     """Measures, prints, and returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few heads: about five minutes on two cores")
+    parser.add_argument("--quick", action="store_true", help="few heads: five to ten minutes on two cores")
     parser.add_argument("--only", default="", metavar="NAMES", help="sections, with commas between them")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the measures there too, after every section")
     parser.add_argument("--photo", type=Path, action="append", default=[], help="a real portrait beside the astronaut")

@@ -1,7 +1,7 @@
 """How long the search takes and how far it may go: all the numbers of both inverters stand here.
 
-The default recipe is meant to end within two minutes on two CPU cores: with 70 + 30 + 90 steps here and 90 of editing, at a
-sixth to a half of a second a step, about 85 seconds. Rates are in the units of `terms.Stage`.
+With the edit's steps the default recipe takes a minute and a half to four on two CPU cores, by the machine. Rates are in the
+units of `terms.Stage`.
 """
 
 from __future__ import annotations
