@@ -1,4 +1,4 @@
-"""From a photo to its faces: boxes by scikit-image's cascade, then two readings of each, the second one upright."""
+"""From a photo to its faces: boxes by scikit-image's cascade, then readings of each, closer and closer, and its mask."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from facednerf_starter.detector.network import CROP_SIZE, FaceReader
 SEARCHED = 420  # pixels of the photo's longer side in which the cascade looks
 LEANS = (0.0, -0.35, 0.35, -0.7, 0.7)  # radians by which the photo is turned, one after the other, until a face is found
 LOOSE = 2.5  # side of the first crop, in sides of the cascade's box
+CLOSER = 0.8  # scale of the reading by which the second ones are placed
 READINGS = ((1.0, 0.0), (0.8, 0.0), (0.62, 0.0), (0.8, 0.2), (0.8, -0.2))  # scale and turn of the second readings
 MISSED = 0.3  # crop widths by which a cascade's box may miss the landmarks read from it before it counts as no face
 AGREED = 0.055  # largest median disagreement of the readings, in distances from eyes to mouth: faces seen stay below 0.03,
@@ -55,7 +56,7 @@ class FaceFinder(Detector):
         return []
 
     def _read(self, pixels: np.ndarray, centre: tuple[float, float], side: float, lean: float) -> Face | None:
-        """One face: a loose reading around the box, then upright ones in the world's own framing, averaged."""
+        """One face: a loose reading around the box, a closer one, then upright ones in the world's own framing, averaged."""
         loose = cut(pixels, square(centre, LOOSE * side, lean))
         marks, _, _ = self._readings([loose])
         five = marks[0, :5]
@@ -63,6 +64,8 @@ class FaceFinder(Detector):
         if np.abs(middle - 0.5).max() > MISSED:
             return None
         rough = moved(np.linalg.inv(loose.place), five)
+        closer = cut(pixels, upright(rough, CLOSER, 0.0))
+        rough = moved(np.linalg.inv(closer.place), self._readings([closer])[0][0, :5])
         crops = [cut(pixels, upright(rough, scale, turn)) for scale, turn in READINGS]
         marks, poses, _ = self._readings(crops)
         own = [moved(np.linalg.inv(crop.place), points) for crop, points in zip(crops, marks, strict=True)]
