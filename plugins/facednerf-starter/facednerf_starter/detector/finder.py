@@ -70,7 +70,7 @@ class FaceFinder(Detector):
         marks, poses, _ = self._readings(crops)
         own = [moved(np.linalg.inv(crop.place), points) for crop, points in zip(crops, marks, strict=True)]
         landmarks = np.median(np.stack(own), axis=0)
-        if disagreement(np.stack(own)) > AGREED:
+        if disagreement(np.stack(own)) > AGREED or beyond(landmarks[:5], pixels.shape[:2]) > 1:
             return None
         yaw, pitch = np.median(poses[:, :2], axis=0)
         eyes, mouth = landmarks[:2].mean(0), landmarks[3:5].mean(0)
@@ -147,6 +147,11 @@ def disagreement(readings: np.ndarray) -> float:
     reach = float(np.linalg.norm(middle[:2].mean(0) - middle[3:5].mean(0)))
     apart = float(np.median(np.linalg.norm(readings[:, :5] - middle, axis=-1)))
     return apart / max(reach, 1e-6)
+
+
+def beyond(points: np.ndarray, size: tuple[int, int]) -> int:
+    """How many of the points (K, 2) lie outside of a photo of a height and width: its edge cuts such a face in two."""
+    return int(((points < 0) | (points > (size[1], size[0]))).any(-1).sum())
 
 
 def distinct(faces: Sequence[Face]) -> list[Face]:
