@@ -32,6 +32,17 @@ def test_a_rough_mask_is_drawn_to_the_edges(cutout):
     assert sharp.max() <= 1
 
 
+def test_colours_count_where_they_are():
+    """A person in red over blue before a wall of blue over red: taken together the colours tell nothing."""
+    y, x = np.mgrid[:256, :256]
+    texture = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(256, 256, 3)), (2, 2, 0)) * 0.25
+    mask = (np.abs(x - 128) < 60).astype(float)
+    red = (mask > 0.5) == (y < 128)
+    image = np.clip(np.where(red[..., None], [0.7, 0.4, 0.35], [0.35, 0.45, 0.65]) + texture, 0, 1)
+    sharp = matting.sharpened(image, ndimage.gaussian_filter(np.roll(mask, 12, 1), 14))
+    assert np.abs(sharp - mask).mean() < 0.025
+
+
 def test_what_the_mask_is_sure_of_stays(cutout):
     image, mask, _, _ = cutout
     grey = np.full_like(image, 0.5)

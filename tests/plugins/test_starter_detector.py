@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
-from facednerf_starter.detector.finder import FaceFinder, disagreement, mirror_order
+from facednerf_starter.detector.finder import FaceFinder, beyond, disagreement, mirror_order
 from facednerf_starter.plugin import FOLDER
 from facednerf_starter.world.landmarks import LANDMARKS
 from PIL import Image
@@ -94,3 +94,21 @@ def test_the_mirror_order_is_its_own_inverse() -> None:
     order = mirror_order(LANDMARKS)
     assert [order[order[i]] for i in range(len(order))] == list(range(len(order)))
     assert order[0] == 1
+
+
+def test_a_face_is_read_alike_wherever_its_box_lies(finder: FaceFinder, photo: np.ndarray) -> None:
+    pixels, side = photo.astype(np.float32) / 255, 95.0
+    boxes = [(0, 0, 1), (0.2, 0, 1), (-0.2, 0.1, 1.2), (0, -0.2, 0.8), (0, 0.2, 1.3), (0.15, 0.15, 0.8)]
+    read = [finder._read(pixels, (224 + x * side, 118 + y * side), side * scale, 0.0) for x, y, scale in boxes]
+    yaws = np.rad2deg([face.pose[0] for face in read])
+    heights = [np.linalg.norm(face.landmarks[:2].mean(0) - face.landmarks[3:5].mean(0)) for face in read]
+    assert np.ptp(yaws) < 0.6
+    assert np.ptp(heights) < 0.6  # pixels of 38
+
+
+def test_a_face_that_the_edge_cuts_in_two_is_none(finder: FaceFinder, photo: np.ndarray) -> None:
+    assert beyond(EYES_NOSE_MOUTH, (512, 512)) == 0
+    assert beyond(EYES_NOSE_MOUTH - (223.5, 0), (512, 512)) == 3
+    assert beyond(EYES_NOSE_MOUTH, (512, 244)) == 2
+    for half in (photo[:, 224:], photo[:, :224]):
+        assert finder.find(half) == []

@@ -1,38 +1,31 @@
-"""From a photo to its faces: boxes by scikit-image's cascade, then two readings of each, the second one upright."""
+"""From a photo to its faces: boxes by scikit-image's cascade, then readings of each, closer and closer, and its mask."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from facednerf_core.framing import moved, resampled, similarity
+from facednerf_core.framing import moved
 from facednerf_core.interfaces import Detector, Face
+from facednerf_starter.detector import person
+from facednerf_starter.detector.crops import Crop, cut, square, upright
 from facednerf_starter.detector.network import CROP_SIZE, FaceReader
 
-UPRIGHT = ((0.392, 0.449), (0.608, 0.449), (0.5, 0.589), (0.408, 0.681), (0.592, 0.681))
-"""The five landmarks of the world's mean frontal head, in its frame."""
 SEARCHED = 420  # pixels of the photo's longer side in which the cascade looks
 LEANS = (0.0, -0.35, 0.35, -0.7, 0.7)  # radians by which the photo is turned, one after the other, until a face is found
 LOOSE = 2.5  # side of the first crop, in sides of the cascade's box
+CLOSER = 0.8  # scale of the reading by which the second ones are placed
 READINGS = ((1.0, 0.0), (0.8, 0.0), (0.62, 0.0), (0.8, 0.2), (0.8, -0.2))  # scale and turn of the second readings
 MISSED = 0.3  # crop widths by which a cascade's box may miss the landmarks read from it before it counts as no face
 AGREED = 0.055  # largest median disagreement of the readings, in distances from eyes to mouth: faces seen stay below 0.03,
 # what the cascade mistook for faces lies above 0.08
-
-
-@dataclass(frozen=True)
-class Crop:
-    """An upright or turned square of a photo, and the 3 x 3 matrix from the photo's pixels to its 128."""
-
-    place: np.ndarray
-    image: np.ndarray  # (128, 128, 3) in [0, 1]
 
 
 class FaceFinder(Detector):
@@ -59,23 +52,25 @@ class FaceFinder(Detector):
             read = [self._read(pixels, centre, side, lean) for centre, side in boxes(photo, lean)]
             faces = distinct([face for face in read if face is not None])
             if faces:
-                return faces
+                return [self._masked(face, pixels) for face in faces]
         return []
 
     def _read(self, pixels: np.ndarray, centre: tuple[float, float], side: float, lean: float) -> Face | None:
-        """One face: a loose reading around the box, then upright ones in the world's own framing, averaged."""
-        loose = cut(pixels, _square(centre, LOOSE * side, lean))
+        """One face: a loose reading around the box, a closer one, then upright ones in the world's own framing, averaged."""
+        loose = cut(pixels, square(centre, LOOSE * side, lean))
         marks, _, _ = self._readings([loose])
         five = marks[0, :5]
         middle = five.mean(0) / CROP_SIZE
         if np.abs(middle - 0.5).max() > MISSED:
             return None
         rough = moved(np.linalg.inv(loose.place), five)
-        crops = [cut(pixels, _upright(rough, scale, turn)) for scale, turn in READINGS]
-        marks, poses, masks = self._readings(crops)
+        closer = cut(pixels, upright(rough, CLOSER, 0.0))
+        rough = moved(np.linalg.inv(closer.place), self._readings([closer])[0][0, :5])
+        crops = [cut(pixels, upright(rough, scale, turn)) for scale, turn in READINGS]
+        marks, poses, _ = self._readings(crops)
         own = [moved(np.linalg.inv(crop.place), points) for crop, points in zip(crops, marks, strict=True)]
         landmarks = np.median(np.stack(own), axis=0)
-        if disagreement(np.stack(own)) > AGREED:
+        if disagreement(np.stack(own)) > AGREED or beyond(landmarks[:5], pixels.shape[:2]) > 1:
             return None
         yaw, pitch = np.median(poses[:, :2], axis=0)
         eyes, mouth = landmarks[:2].mean(0), landmarks[3:5].mean(0)
@@ -86,8 +81,12 @@ class FaceFinder(Detector):
             (float(x - reach), float(y - reach), float(x + reach), float(y + reach)),
             landmarks,
             (float(yaw), float(pitch), roll),
-            person(masks, crops, pixels.shape[:2]),
         )
+
+    def _masked(self, face: Face, pixels: np.ndarray) -> Face:
+        """The face with the mask of its person."""
+        assert face.landmarks is not None
+        return replace(face, mask=person.mask(pixels, face.landmarks, lambda crops: self._readings(crops)[2]))
 
     @torch.no_grad()
     def _readings(self, crops: Sequence[Crop]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -150,6 +149,11 @@ def disagreement(readings: np.ndarray) -> float:
     return apart / max(reach, 1e-6)
 
 
+def beyond(points: np.ndarray, size: tuple[int, int]) -> int:
+    """How many of the points (K, 2) lie outside of a photo of a height and width: its edge cuts such a face in two."""
+    return int(((points < 0) | (points > (size[1], size[0]))).any(-1).sum())
+
+
 def distinct(faces: Sequence[Face]) -> list[Face]:
     """The faces, largest first, without those whose centre lies within a larger one."""
     kept: list[Face] = []
@@ -161,24 +165,6 @@ def distinct(faces: Sequence[Face]) -> list[Face]:
     return kept
 
 
-def cut(pixels: np.ndarray, place: np.ndarray) -> Crop:
-    """The crop that a matrix makes of a photo (H, W, 3) in [0, 1]."""
-    return Crop(place, resampled(pixels, place, (CROP_SIZE, CROP_SIZE)))
-
-
-def person(masks: np.ndarray, crops: Sequence[Crop], size: tuple[int, int]) -> np.ndarray:
-    """The mask (H, W) in [0, 1] of the whole photo: the mean of what each crop that shows a pixel says of it."""
-    total, weight = np.zeros(size, np.float32), np.zeros(size, np.float32)
-    inside = np.zeros((CROP_SIZE, CROP_SIZE), np.float32)
-    inside[2:-2, 2:-2] = 1.0  # the network is least sure of its crop's edge
-    for mask, crop in zip(masks, crops, strict=True):
-        back = np.linalg.inv(crop.place)
-        shown = resampled(inside, back, size)
-        total += resampled(mask.astype(np.float32) * inside, back, size)
-        weight += shown
-    return np.where(weight > 0.05, total / np.maximum(weight, 0.05), 0.0).clip(0, 1)
-
-
 def mirror_order(names: Sequence[str]) -> list[int]:
     """For each landmark the number of its counterpart in the mirror image."""
 
@@ -188,21 +174,3 @@ def mirror_order(names: Sequence[str]) -> list[int]:
         return "left_" + name.removeprefix("right_") if name.startswith("right_") else name
 
     return [list(names).index(counterpart(name)) for name in names]
-
-
-def _square(centre: tuple[float, float], side: float, lean: float) -> np.ndarray:
-    """The matrix from a photo's pixels to a square around a centre, turned back by `lean`."""
-    zoom = CROP_SIZE / side
-    cos, sin = zoom * math.cos(lean), zoom * math.sin(lean)
-    turn = np.array([[cos, sin], [-sin, cos]])
-    shift = CROP_SIZE / 2 - turn @ np.array(centre)
-    return np.vstack([np.column_stack([turn, shift]), [0, 0, 1]])
-
-
-def _upright(five: np.ndarray, scale: float, turn: float) -> np.ndarray:
-    """The matrix that brings landmarks (5, 2) to the world's framing, scaled and turned about the frame's middle."""
-    base = similarity(five, np.array(UPRIGHT) * CROP_SIZE)
-    half = CROP_SIZE / 2
-    cos, sin = scale * math.cos(turn), scale * math.sin(turn)
-    again = np.array([[cos, -sin, half - cos * half + sin * half], [sin, cos, half - sin * half - cos * half], [0, 0, 1]])
-    return again @ base

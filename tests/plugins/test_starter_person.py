@@ -1,0 +1,121 @@
+"""The starter's mask of a person: what is expected around a face, how the background is calmed, how it is gathered."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from facednerf_starter.detector import person
+from facednerf_starter.detector.crops import UPRIGHT, Crop, cut, upright
+from facednerf_starter.detector.finder import FaceFinder, mirror_order
+from facednerf_starter.detector.network import CROP_SIZE
+from facednerf_starter.detector.silhouette import AGAINST, FOR, TRUST, expected
+from facednerf_starter.plugin import FOLDER
+from facednerf_starter.world.landmarks import LANDMARKS
+
+from facednerf_core import matting
+from facednerf_core.framing import moved
+
+SIZE = person.FRAME
+OTHERS = (
+    (0.5, 0.80),
+    (0.42, 0.41),
+    (0.58, 0.41),
+    (0.33, 0.50),
+    (0.67, 0.50),
+    (0.5, 0.29),
+    (0.5, 0.45),
+    (0.5, 0.66),
+    (0.5, 0.71),
+)
+OTHERS += ((0.38, 0.65), (0.62, 0.65), (0.40, 0.55), (0.60, 0.55))
+
+
+@pytest.fixture(scope="module")
+def marks() -> np.ndarray:
+    """The landmarks of a frontal face, about as the world's, in the frame of the masks."""
+    points = np.array(UPRIGHT + OTHERS)
+    assert len(points) == len(LANDMARKS)
+    return ((points - 0.5) * person.FRAME_SCALE + 0.5) * SIZE
+
+
+def test_a_head_neck_and_shoulders_are_expected(marks: np.ndarray) -> None:
+    odds, trust = expected(marks, SIZE)
+    at = dict(zip(LANDMARKS, marks.round().astype(int), strict=True))
+    unit = at["right_eye"][0] - at["left_eye"][0]
+    x, y = at["chin"]
+    assert (odds[marks[:, 1].astype(int), marks[:, 0].astype(int)][:5] == 0).all()  # the face is left to the network
+    assert odds[at["nose_tip"][1], at["left_ear"][0] - unit] == pytest.approx(-AGAINST)  # beside the head: hair, perhaps
+    assert odds[y, x - 2 * unit] == pytest.approx(-AGAINST, abs=0.3)  # above the shoulder
+    assert odds[y + unit, x] == pytest.approx(FOR)
+    assert odds[y + 2 * unit, x - 2 * unit] == pytest.approx(FOR)
+    assert trust[: y - unit].min() == 1
+    assert trust[y + unit :].max() == TRUST
+
+
+def test_what_is_expected_of_the_mirror_image_is_its_mirror_image(marks: np.ndarray) -> None:
+    aside = marks + np.linspace(-3, 3, len(marks))[:, None] * (1, 0.3)
+    flipped = (aside * (-1, 1) + (SIZE, 0))[mirror_order(LANDMARKS)]
+    own, other = expected(aside, SIZE), expected(flipped, SIZE)
+    assert np.abs(own[0] - other[0][:, ::-1]).mean() < 0.02
+    assert np.abs(own[1] - other[1][:, ::-1]).max() < 1e-9
+
+
+def test_calming_blurs_the_background_alone() -> None:
+    image = np.random.default_rng(0).random((CROP_SIZE, CROP_SIZE, 3)).astype(np.float32)
+    rough = np.zeros((SIZE, SIZE), np.float32)
+    rough[:, : SIZE // 2] = 1
+    frame = np.diag([SIZE / CROP_SIZE, SIZE / CROP_SIZE, 1.0])
+    still = person.calmed(Crop(np.eye(3), image), rough, frame, (0.3, 0.7)).image
+    assert np.abs(still[:, :60] - image[:, :60]).max() < 1e-6
+    assert still[:, 70:].std() < 0.1 * image[:, 70:].std()
+    whole = person.calmed(Crop(np.eye(3), image), np.ones_like(rough), frame, (0.3, 0.7))
+    assert whole.image is image
+
+
+def test_readings_are_gathered_where_they_belong(marks: np.ndarray) -> None:
+    photo = np.zeros((SIZE, SIZE, 3), np.float32)
+    photo[40:200, 60:180] = 1
+    crops = [cut(photo, upright(marks[:5], scale, turn)) for scale, turn in person.WIDE]
+    frame = upright(marks[:5], person.FRAME_SCALE, 0.0, SIZE)
+    mask = person.gathered(np.stack([crop.image[..., 0] for crop in crops]), crops, frame)
+    truth = cut(photo, np.diag([CROP_SIZE / SIZE, CROP_SIZE / SIZE, 1.0]) @ frame).image[..., 0]
+    assert np.abs(mask.reshape(CROP_SIZE, 2, CROP_SIZE, 2).mean((1, 3)) - truth).mean() < 0.03
+
+
+def test_dark_shoulders_that_the_network_overlooks_are_the_persons(marks: np.ndarray) -> None:
+    place = upright(marks[:5], person.FRAME_SCALE, 0.0, SIZE)
+    photo = np.zeros((SIZE, SIZE, 3), np.float32)
+
+    def overlooked(crops: list[Crop]) -> np.ndarray:
+        """A network that sees the head and, uncertainly, nothing else."""
+        y, x = np.mgrid[:CROP_SIZE, :CROP_SIZE] + 0.5
+        out = []
+        for crop in crops:
+            in_frame = moved(place @ np.linalg.inv(crop.place), np.stack([x.ravel(), y.ravel()], 1)) / SIZE
+            far = np.hypot(*(in_frame - 0.5).T / person.FRAME_SCALE * [[1], [0.8]])
+            out.append(np.where(far < 0.28, 1.0, 0.15).reshape(CROP_SIZE, CROP_SIZE))
+        return np.stack(out).astype(np.float32)
+
+    mask = person.mask(photo, marks, overlooked)
+    chin = marks[LANDMARKS.index("chin")]
+    unit = marks[1, 0] - marks[0, 0]
+    at = [
+        tuple((chin + np.array(step) * unit).round().astype(int)[::-1]) for step in ((-1.5, 1.2), (1.5, 1.2), (-2.5, -1.5))
+    ]
+    assert mask[at[0]] > 0.5
+    assert mask[at[1]] > 0.5
+    assert mask[at[2]] < 0.1
+
+
+def test_the_astronauts_mask_is_the_same_at_less_light() -> None:
+    finder = FaceFinder.from_files(FOLDER / "detector.safetensors", FOLDER / "detector.json", torch.device("cpu"))
+    photo = skimage.data.astronaut()[:288, 64:384]
+    masks = []
+    for light in (1.0, 0.7):
+        pixels = (photo * light).astype(np.uint8)
+        (face,) = finder.find(pixels)
+        masks.append(matting.sharpened(pixels[:230] / 255, face.mask[:230]))
+    assert np.minimum(*masks).sum() / np.maximum(*masks).sum() > 0.95
+    assert masks[0][100, 97] > 0.9  # hair that the network alone takes for the wall
