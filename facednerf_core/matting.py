@@ -40,7 +40,7 @@ def sharpened(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _likely(image: np.ndarray, mask: np.ndarray, person: np.ndarray, behind: np.ndarray) -> np.ndarray:
-    """The chance (H, W) of being the person, by the mask and by how common the pixel's colour is thereabouts in each part."""
+    """The chance (H, W) of being the person, by the mask and by how common the pixel's colour is there in each part."""
     import numpy as np
     from scipy import ndimage
 

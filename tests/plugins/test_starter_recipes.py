@@ -164,7 +164,9 @@ def test_a_generator_that_goes_on_in_a_designed_w_keeps_the_record_of_its_mappin
 ) -> None:
     earlier = train("generator", data, tmp_path / "a", 1, "--mapping", str(mappings["designed"])) / "generator.safetensors"
     about = taught(mappings["designed"])[2]
-    assert fitted(earlier) == about
+    assert fitted(earlier, about["seed"]) == about
+    with pytest.raises(InputError, match="designed by seed"):
+        fitted(earlier, about["seed"] + 1)
     words = ("--designed", "--layers", "7", "--start", str(earlier))  # the mapping's own layers count, not those asked for
     folder = train("generator", data, tmp_path / "b", 1, *words)
     card = json.loads((folder / "generator.card.json").read_text())
@@ -180,7 +182,7 @@ def test_a_learned_w_is_no_start_for_a_designed_one(
 ) -> None:
     learned = results["generator"][0] / "generator.safetensors"
     with pytest.raises(InputError, match="was learned"):
-        fitted(learned)
+        fitted(learned, 1)
     words = ["--data", str(data), "--out", str(tmp_path / "out"), "--device", "cpu", "--held", "3", "--tiny"]
     with pytest.raises(SystemExit) as ended:
         main(["generator", *words, "--designed", "--start", str(learned)])

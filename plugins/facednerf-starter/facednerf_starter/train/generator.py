@@ -123,7 +123,7 @@ def run(args: argparse.Namespace) -> None:
     if args.mapping:
         mapping, reading, about = taught(args.mapping)
     elif args.start and args.designed:
-        about = fitted(args.start)
+        about = fitted(args.start, args.seed)
     config = configuration(
         args.backbone, shards.size, width=about["width"], layers=about["layers"], channels=args.channels,
         features=args.features, hidden=args.hidden, samples=(args.samples[0], args.samples[1]), tiny=args.tiny,
@@ -234,15 +234,19 @@ def begin(network: Network, path: Path) -> None:
     network.load_state_dict(tensors)
 
 
-def fitted(path: Path) -> dict[str, Any]:
+def fitted(path: Path, seed: int) -> dict[str, Any]:
     """What the card beside exported tensors says of their mapping, which a designed W leaves as it is.
 
     Raises:
-        InputError: their W was not designed.
+        InputError: their W was not designed, or by another seed: then it is another W.
     """
     about: dict[str, Any] = json.loads(path.with_suffix(".card.json").read_text("utf-8"))["settings"]["mapping"]
     if not about.get("designed"):
         raise InputError(f"the W of '{path}' was learned, so --designed cannot go on from it; leave --designed out.")
+    if about.get("seed", seed) != seed:
+        raise InputError(
+            f"the W of '{path}' was designed by seed {about['seed']}; go on with --seed {about['seed']}, not {seed}."
+        )
     return about
 
 
