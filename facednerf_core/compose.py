@@ -30,7 +30,7 @@ STEPS = {EDIT: 80, JOINT: 500}
 PIXELS = 4.0  # of the pixel part of the reconstruction: a small VGG16 alone leaves colours loose
 NOISE_WEIGHT = 1e3  # of the regularity of noise maps, as published
 REACH = 0.75  # of an edit, in W's radius: beyond that a sentence makes somebody else
-LEARNING_RATE = {EDIT: 0.4, JOINT: 0.03}  # in units of W's deviation
+LEARNING_RATE = {EDIT: 0.25, JOINT: 0.03}  # in units of W's deviation
 WEIGHTS: Mapping[str, Mapping[str, float]] = {  # of each term; the plugin's card and the user multiply them
     EDIT: {"reconstruction": 15.0, "identity": 0.2, "guidance": 60.0, "latent": 0.2},
     JOINT: {"reconstruction": 1.0, "identity": 0.5, "guidance": 1.0},
@@ -182,7 +182,6 @@ def _edit(recipe: Recipe, terms: Mapping[str, Term]) -> Stage:
         Ramp(1.0, rise=0.05, fall=0.3),
         tied=True,
         principal=True,
-        shared=True,
         reach=REACH,
         size=recipe.size,
     )

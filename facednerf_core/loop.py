@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from facednerf_core.adam import SharedAdam
 from facednerf_core.compute import rng
 from facednerf_core.errors import Diverged
 from facednerf_core.events import Stepped
@@ -125,8 +124,7 @@ class _Descent:
             for kind, tensors in self.variables.items()
             if tensors
         ]
-        kind = SharedAdam if stage.shared else torch.optim.Adam
-        self.adam = kind(groups) if groups else None
+        self.adam = torch.optim.Adam(groups) if groups else None
         self._recall(state.moments)
         self._scenes: dict[str, Scene] = {}
 

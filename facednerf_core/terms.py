@@ -118,7 +118,6 @@ class Stage:
     lr: Mapping[Variable, float]
     schedule: Schedule = field(default_factory=Ramp)  # factor on every learning rate
     tied: bool = False  # all rows of w move together: the search stays in W
-    shared: bool = False  # Adam's second moment is one number for each variable (`adam.SharedAdam`)
     principal: bool = False  # w moves along W's principal axes (`Generator.axes`), not along its dimensions
     reach: float | None = None  # how far each row of w may go from where the stage began, in W's radius
     wander: Schedule | None = None  # random noise on w, in units of W's deviation; reaches every look

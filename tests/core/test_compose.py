@@ -66,7 +66,6 @@ def test_the_default_recipe_inverts_tunes_and_edits(shelves: Shelves, registry: 
     assert {term.name: term.against for term in edit.terms if term.against} == {"guidance": "source"}
     assert edit.tied, "an edit is a direction of W"
     assert edit.principal, "and of its principal axes"
-    assert edit.shared, "in the proportions of the gradient"
     assert edit.reach == compose.REACH
     assert edit.steps == compose.STEPS["edit"]
 

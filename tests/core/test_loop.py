@@ -273,15 +273,6 @@ def test_axes_that_are_dimensions_change_nothing_and_a_principal_stage_resumes_b
     assert_same(list(optimize(along, half))[-1].state, list(optimize(along))[-1].state)
 
 
-def test_a_stage_with_a_shared_moment_takes_other_steps_and_resumes_bit_for_bit() -> None:
-    plain, shared = (problem(stage(shared=shared)) for shared in (False, True))
-    whole = list(optimize(shared))[-1].state
-    assert not torch.allclose(whole.offset, list(optimize(plain))[-1].state.offset, atol=1e-4)
-    half = list(islice(optimize(shared), 5))[-1].state
-    assert half.moments["offset/exp_avg_sq"].numel() == 1
-    assert_same(list(optimize(shared, half))[-1].state, whole)
-
-
 def test_w_goes_no_further_than_the_stage_reaches() -> None:
     task = problem(stage(terms=[Term("fit", Fixed(), towards(5.0))], steps=30, reach=0.2))
     radius = task.generator.deviation().norm()
