@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,21 +20,9 @@ from facednerf_core.terms import Stage
 from facednerf_core.views import Fixed, Nearby
 from facednerf_core.weights import Registry
 from tests.toy import ToyGenerator
-from tests.toy_plugin import RECIPE, Aim, Options, Search, Toys
+from tests.toy_plugin import RECIPE, Aim, Options, Search
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def shelves(tmp_path: Path) -> Shelves:
-    found = Shelves(toys=Toys(tmp_path))
-    assert not found.broken
-    return found
-
-
-@pytest.fixture
-def registry(shelves: Shelves, tmp_path: Path) -> Registry:
-    return Registry(shelves.weights, tmp_path / "cache")
 
 
 def posed(recipe: Recipe, shelves: Shelves, registry: Registry, mask: bool = True) -> tuple[plans.Plan, Problem]:

@@ -16,18 +16,6 @@ from facednerf_core.weights import Registry
 from tests.toy_plugin import RECIPE, Options, Toys
 
 
-@pytest.fixture
-def shelves(tmp_path: Path) -> Shelves:
-    found = Shelves(toys=Toys(tmp_path))
-    assert not found.broken
-    return found
-
-
-@pytest.fixture
-def registry(shelves: Shelves, tmp_path: Path) -> Registry:
-    return Registry(shelves.weights, tmp_path / "cache")
-
-
 def test_the_pack_is_the_first_that_is_complete_on_this_machine(shelves: Shelves, registry: Registry) -> None:
     plan = plans.plan(RECIPE, shelves, registry)
     assert plan.pack == "starter"

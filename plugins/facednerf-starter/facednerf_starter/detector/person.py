@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy import ndimage
+from scipy.special import expit, logit
 
 from facednerf_core.framing import moved, resampled
 from facednerf_starter.detector.crops import Crop, cut, upright
@@ -37,15 +38,15 @@ def mask(pixels: np.ndarray, landmarks: np.ndarray, read: Read) -> np.ndarray:
 
     def logits(views: Sequence[Crop]) -> np.ndarray:
         chance = gathered(read(views), views, frame).clip(0.02, 0.98)
-        said = np.log(chance / (1 - chance))
+        said = logit(chance)
         return np.where(said < 0, trust * said, said)
 
     first = logits(crops(WIDE))
-    rough = _chance(first + odds)
+    rough = expit(first + odds).astype(np.float32)
     second = logits([calmed(crop, rough, frame, DOUBT[0]) for crop in crops(AGAIN)])
-    rough = _chance((first + 2 * second) / 3 + odds)
+    rough = expit((first + 2 * second) / 3 + odds).astype(np.float32)
     third = logits([calmed(crop, rough, frame, DOUBT[1]) for crop in crops(FINE)])
-    final = _chance((first + second + 2 * third) / 4 + 0.6 * odds)
+    final = expit((first + second + 2 * third) / 4 + 0.6 * odds).astype(np.float32)
     return resampled(final, np.linalg.inv(frame), pixels.shape[:2])
 
 
@@ -71,7 +72,3 @@ def gathered(masks: np.ndarray, crops: Sequence[Crop], frame: np.ndarray) -> np.
         total += resampled(mask.astype(np.float32) * window, place, (FRAME, FRAME))
         weight += resampled(window, place, (FRAME, FRAME))
     return (total / weight).clip(0, 1)
-
-
-def _chance(logits: np.ndarray) -> np.ndarray:
-    return (1 / (1 + np.exp(-logits))).astype(np.float32)

@@ -70,12 +70,11 @@ def adamw_of(
     device: torch.device,
     *,
     decay: float,
-    betas: tuple[float, float] = (0.9, 0.99),
 ) -> torch.optim.AdamW:
     """Fused AdamW whose learning rate a recorded step can follow; set it with `pieces.set_rate`."""
     captured = device.type == "cuda"
     at = torch.tensor(rate, device=device) if captured else rate
-    return torch.optim.AdamW(parameters, lr=at, betas=betas, weight_decay=decay, fused=captured, capturable=captured)
+    return torch.optim.AdamW(parameters, lr=at, betas=(0.9, 0.99), weight_decay=decay, fused=captured, capturable=captured)
 
 
 def adam_of(groups: list[dict[str, object]], rate: float, device: torch.device) -> torch.optim.Adam:

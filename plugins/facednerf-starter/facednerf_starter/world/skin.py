@@ -187,8 +187,8 @@ def hairs(x: Tensor, y: Tensor, z: Tensor, m: Measures, c: Colours, sharp: float
     coarse = _mix(skin_under, c["hair"] * tone[..., None], torch.maximum(soft, whole))
     if sharp == 0:
         return coarse
-    fine = _mix(skin_under, c["hair"] * (tone + strands(x, y, z, m))[..., None], torch.maximum(ragged, whole))
-    return coarse + sharp * (fine - coarse)
+    single = _mix(skin_under, c["hair"] * (tone + strands(x, y, z, m))[..., None], torch.maximum(ragged, whole))
+    return coarse + sharp * (single - coarse)
 
 
 def strands(x: Tensor, y: Tensor, z: Tensor, m: Measures) -> Tensor:

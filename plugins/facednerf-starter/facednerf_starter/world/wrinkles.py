@@ -44,5 +44,6 @@ def bag(ax: Tensor, y: Tensor, m: Measures) -> Tensor:
 
 def relief(x: Tensor, ax: Tensor, y: Tensor, z: Tensor, m: Measures) -> Tensor:
     """How deep (N, R) all lines lie in the skin, in decimetres."""
-    aged = 0.012 * forehead(x, y, z, m) + 0.009 * crow(ax, y, m) + 0.010 * drooping(ax, y, m) + 0.012 * bag(ax, y, m)
-    return aged * m["lined"] + 0.003 * crow(ax, y, m) * m["laugh"]
+    feet = crow(ax, y, m)
+    aged = 0.012 * forehead(x, y, z, m) + 0.009 * feet + 0.010 * drooping(ax, y, m) + 0.012 * bag(ax, y, m)
+    return aged * m["lined"] + 0.003 * feet * m["laugh"]
