@@ -259,6 +259,11 @@ def test_the_starters_figures_are_those_of_its_cards():
     assert f"{card['seconds']:.0f} s, {card['steps']} steps" in text
     assert f"{measured['psnr']:.1f} dB on whole pictures, {measured['psnr_subject']:.1f} dB on the subject" in text
     assert f"({measured['psnr']:.1f} dB on held-out" in page("README.md")
+    known = json.loads((folder / "identity.card.json").read_text())
+    rates = [found["true_positives_at_1_percent_false"] for found in list(known["measured_on_held_out_heads"].values())[:3]]
+    row = next(line for line in text.splitlines() if line.startswith("| identity,"))
+    assert f"{known['seconds']:.0f} s, {known['steps']} steps, {known['data']['heads']} heads" in row
+    assert re.findall(r"(\d+) %", row.replace("1 % false", "")) == [f"{100 * rate:.0f}" for rate in rates]
     words = (folder / "diffusion" / "tokenizer" / "vocabulary.txt").read_text().split()
     assert f"{len(words)} words" in text
     assert f"{len(words)} words" in page("docs/tutorial.md")
@@ -269,6 +274,18 @@ def test_every_weights_card_of_the_starter_has_its_model_card_linked():
     cards = {path.relative_to(ROOT).as_posix() for path in folder.rglob("*card.json")}
     assert len(cards) >= 6
     assert all(f"(../{card})" in page("docs/weights-and-licences.md") for card in cards)
+
+
+def test_the_starters_sizes_are_those_of_its_files():
+    from facednerf_starter.plugin import FOLDER, register_weights
+
+    cards: dict[str, WeightsCard] = {}
+    register_weights(lambda card: cards.setdefault(card.name, card))
+    table = page("docs/weights-and-licences.md").split("## The starter's cards")[1].split("##")[0]
+    rows = dict(re.findall(r"^\| `([\w/-]+)` \| \w+ \| ([\d.]+) MB", table, re.MULTILINE))
+    assert rows == {name: f"{card.size / 1e6:.1f}" for name, card in cards.items()}
+    every = sum(path.stat().st_size for path in FOLDER.rglob("*.safetensors"))
+    assert f"All files together have {every / 1e6:.0f} MB" in page("docs/starter.md")
 
 
 MACHINE = re.compile(r"(?<![\w.])/(work|tmp|home|root|Users)/|[A-Z]:\\\\")

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,15 @@ from facednerf_sds.guidance import ScoreDistillation
 from facednerf_sds.options import SdsOptions
 from facednerf_sds.pipeline import Pipeline, load
 from facednerf_sds.plugin import build
-from facednerf_sds.timesteps import Annealed, Uniform, between
+from facednerf_sds.timesteps import Annealed, Uniform, between, parted
 from safetensors.torch import load_file
 from torch import Tensor
 
 from facednerf_core.cards import LocalWeights, WeightsCard
 from facednerf_core.compute import rng
 from facednerf_core.errors import InputError, MissingWeights, Unsupported
+from facednerf_core.scene import Rendering
+from facednerf_core.terms import Loss, LossFn, Step
 from tests.smooth import draw, gradient, he, latent, spread, step, subject
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "losses"
@@ -287,6 +290,41 @@ def test_annealed_times_go_from_high_to_low() -> None:
     assert means[2] < 150
 
 
+def test_uniform_times_of_several_draws_share_the_range() -> None:
+    parts = parted(0.1, 0.9, 1000, "uniform", 4)
+    drawn = [times.draw(2000, 0.0, rng(0)) for times in parts]
+    assert [(int(one.min()), int(one.max())) for one in drawn] == [(100, 300), (300, 500), (500, 700), (700, 900)]
+    assert parted(0.1, 0.9, 1000, "uniform", 1) == (between(0.1, 0.9, 1000, "uniform"),)
+    assert parted(0.1, 0.9, 1000, "annealed", 3) == (between(0.1, 0.9, 1000, "annealed"),) * 3
+
+
+def test_the_gradient_of_several_draws_is_the_mean_of_theirs(pipeline: Pipeline) -> None:
+    guidance = ScoreDistillation(pipeline, SdsOptions(draws=3, clip=0.05))
+    text, without = guidance.pipeline.prompts.encode("a man with glasses"), guidance.pipeline.prompts.encode("")
+    image = torch.cat([draw(latent(), 64).image[:, 0], torch.zeros(1, 3, 64, 64)]).detach()
+    z = guidance.latents(image)
+    noise = torch.randn(6, *z.shape[1:], generator=rng(0))
+    t = torch.tensor([100, 500, 900, 200, 400, 600])
+    together, _ = guidance.gradient(image, t, noise, text, without)
+    alone = [guidance.gradient(image[k // 3 :][:1], t[k : k + 1], noise[k : k + 1], text, without)[0][0] for k in range(6)]
+    expected = torch.stack([torch.stack(alone[:3]).mean(0), torch.stack(alone[3:]).mean(0)])
+    assert float((together - expected).norm() / expected.norm()) < 1e-4
+    assert float((together[0] - alone[0]).norm() / alone[0].norm()) > 0.1
+
+
+def _at(loss: LossFn, index: int, seen: Rendering | None, now: Step) -> Loss:
+    return loss(seen, replace(now, index=index, rng=rng(0, "at", index)))
+
+
+def test_more_draws_make_the_guidance_of_a_step_steadier(pipeline: Pipeline) -> None:
+    def scatter(draws: int) -> float:
+        loss = ScoreDistillation(pipeline, SdsOptions(draws=draws, weighting="constant")).aim("a man with glasses", FRONT)
+        found = torch.stack([gradient(partial(_at, loss, index), 64).flatten() for index in range(8)])
+        return float((found - found.mean(0)).norm())
+
+    assert scatter(6) < 0.6 * scatter(1)
+
+
 def test_words_outside_a_closed_vocabulary_are_named(pipeline: Pipeline) -> None:
     guidance = ScoreDistillation(pipeline, SdsOptions())
     assert guidance.unknown_words("A man's glasses, with Sombrero and sombrero!") == ("sombrero", "and")
@@ -330,6 +368,8 @@ def test_options_that_make_no_sense_are_refused() -> None:
         SdsOptions(t_min=0.9, t_max=0.1)
     with pytest.raises(InputError, match="clip"):
         SdsOptions(clip=0.0)
+    with pytest.raises(InputError, match="draw"):
+        SdsOptions(draws=0)
 
 
 def test_half_precision_files_are_read_where_there_are_no_others(folder: Path, pipeline: Pipeline, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from facednerf_core.vocabularies import unknown
 from facednerf_sds.denoiser import noised, predicted
 from facednerf_sds.options import SdsOptions
 from facednerf_sds.pipeline import Pipeline
-from facednerf_sds.timesteps import between
+from facednerf_sds.timesteps import parted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,6 +41,9 @@ class ScoreDistillation(Guidance):
     weight of 1 here is 6.1e-5 there. With a source prompt the noise found in the reference under that prompt stands in
     place of eps (Hertz et al. 2023, "Delta Denoising Score"): only the difference of the sentences is left.
 
+    One time and one noise say little of a small thing such as a smile: with the option `draws` several are asked about each
+    view, and the mean of their gradients goes back through the autoencoder once.
+
     The gradient is computed with respect to the image, unscaled and in the networks' own precision, and applied in
     float32: weights that half precision would lose are multiplied afterwards.
     """
@@ -48,7 +51,8 @@ class ScoreDistillation(Guidance):
     def __init__(self, pipeline: Pipeline, options: SdsOptions) -> None:
         self.pipeline = pipeline
         self.options = options
-        self.times = between(options.t_min, options.t_max, len(pipeline.alpha_bars), options.times)
+        steps = len(pipeline.alpha_bars)
+        self.times = parted(options.t_min, options.t_max, steps, options.times, options.draws)  # of each draw
         self._differed: tuple[tuple[str, str, str], Tensor, Tensor] | None = None
 
     def unknown_words(self, prompt: str) -> tuple[str, ...]:
@@ -82,7 +86,7 @@ class ScoreDistillation(Guidance):
                     raise ValueError("score distillation with a source prompt needs Term.against")
                 with torch.no_grad():
                     z = self.latents(step.reference.image.flatten(0, 1), spread)
-                    original = self._noise_in(z, t, noise, source, without)
+                    original = self._noise_in(self._drawn(z, t), t, noise, source, without)
             flat = image.detach().flatten(0, 1)
             gradient, size = self.gradient(flat, t, noise, text, without, spread, original)
             value = raised * (image.float() * gradient.view_as(image)).flatten(1).sum(1) / views
@@ -155,19 +159,19 @@ class ScoreDistillation(Guidance):
 
         Args:
             image: in [-1, 1], any size.
-            t: time steps, (B,).
-            noise: eps, of the latents' shape (B, c, h, w).
+            t: time steps, (B * K,): K draws of each image, side by side.
+            noise: eps, of the latents' shape (B * K, c, h, w).
             text: the sentence's embedding, (1, T, D).
             without: the embedding of the negative or empty prompt, (1, T, D).
             spread: normal draws (B, c, h, w) for a sample of the autoencoder's posterior; None takes its mean.
-            original: what stands in place of eps; None is eps itself.
+            original: what stands in place of eps, (B * K, c, h, w); None is eps itself.
         """
         with torch.enable_grad():
             x = image.detach().requires_grad_()
             z = self.latents(x, spread)
-            eps = self._noise_in(z.detach(), t, noise, text, without)
+            eps = self._noise_in(self._drawn(z.detach(), t), t, noise, text, without)
             g = self._weights(t).to(eps) * (eps - (noise if original is None else original).to(eps))
-            g = self._clipped(g)
+            g = self._clipped(g).unflatten(0, (len(z), -1)).mean(1)
             (found,) = torch.autograd.grad(z, x, g.to(z))
         return found.float() / z[0].numel(), float(g.detach().float().square().mean().sqrt())
 
@@ -180,21 +184,26 @@ class ScoreDistillation(Guidance):
         return fitted(image.shape[-2], image.shape[-1], size, self.pipeline.multiple)
 
     def _draws(self, image: Tensor, step: Step) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Time steps (N * V,), noise (N * V, c, h, w), and draws for the posterior where it is sampled.
+        """Time steps (N * V * K,), noise (N * V * K, c, h, w), and draws (N * V, c, h, w) for the posterior where it is
+        sampled: K of each view.
 
         Each view has its own, on the CPU and in float32; subjects side by side share them.
         """
         subjects, views = image.shape[:2]
         autoencoder = self.pipeline.autoencoder
         height, width = (side // autoencoder.factor for side in self._size(image))
-        shape = (views, autoencoder.channels, height, width)
 
-        def normal() -> Tensor:
+        def normal(draws: int) -> Tensor:
+            shape = (views * draws, autoencoder.channels, height, width)
             return torch.randn(shape, generator=step.rng).repeat(subjects, 1, 1, 1).to(image.device)
 
-        t = self.times.draw(views, step.progress, step.rng).repeat(subjects).to(image.device)
-        noise = normal()
-        return t, noise, normal() if autoencoder.posterior else None
+        t = torch.stack([times.draw(views, step.progress, step.rng) for times in self.times], dim=1).flatten()
+        t, noise = t.repeat(subjects).to(image.device), normal(len(self.times))
+        return t, noise, normal(1) if autoencoder.posterior else None
+
+    def _drawn(self, z: Tensor, t: Tensor) -> Tensor:
+        """Latents (B, c, h, w) repeated for as many draws as t (B * K,) has of each."""
+        return z.repeat_interleave(len(t) // len(z), dim=0)
 
     def _noise_in(self, z: Tensor, t: Tensor, noise: Tensor, text: Tensor, without: Tensor) -> Tensor:
         """The guided noise that the denoiser finds in z, noised to time t."""

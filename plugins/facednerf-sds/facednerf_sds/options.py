@@ -16,6 +16,7 @@ class SdsOptions:
     t_min: float = 0.1
     t_max: float = 0.95
     times: Literal["uniform", "annealed"] = "uniform"  # annealed: from t_max down to t_min as the stage goes on
+    draws: int = 1  # noises of a view in a step, whose gradients are averaged; uniform: each at a time from its own part
     weighting: Literal["variance", "constant"] = "variance"  # w(t): 1 - alpha_bar (the paper's), or 1
     clip: float | None = None  # the largest root mean square of the gradient at the diffusion latents
     even: float | None = None  # to which size the difference of a quiet sentence from the source prompt is raised
@@ -26,6 +27,8 @@ class SdsOptions:
     def __post_init__(self) -> None:
         if not 0 <= self.t_min <= self.t_max <= 1:
             raise InputError(f"sds wants 0 <= t_min <= t_max <= 1, not t_min={self.t_min}, t_max={self.t_max}.")
+        if self.draws < 1:
+            raise InputError(f"sds wants at least one draw, not draws={self.draws}.")
         if self.even is not None and self.even <= 0:
             raise InputError(f"sds wants an even above 0, not {self.even}; leave it out for none.")
         if self.clip is not None and self.clip <= 0:

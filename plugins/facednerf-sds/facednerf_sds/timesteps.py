@@ -53,3 +53,12 @@ def between(t_min: float, t_max: float, steps: int, kind: str) -> Times:
     """The times between two fractions of a process of so many steps."""
     low, high = (min(steps - 1, round(fraction * steps)) for fraction in (t_min, t_max))
     return Annealed(low, high) if kind == "annealed" else Uniform(low, high)
+
+
+def parted(t_min: float, t_max: float, steps: int, kind: str, draws: int) -> tuple[Times, ...]:
+    """The times of several draws at once: annealed ones are of one mind, uniform ones share the range, an equal part each,
+    so that every step hears of what is large and of what is small."""
+    if kind == "annealed":
+        return (between(t_min, t_max, steps, kind),) * draws
+    size = (t_max - t_min) / draws
+    return tuple(between(t_min + size * k, t_min + size * (k + 1), steps, kind) for k in range(draws))

@@ -193,24 +193,33 @@ def disguised_faces(sitting: Sitting, seed: int, names: tuple[str | int, ...]) -
 
 @torch.no_grad()
 def evaluate(network: IResNet, reader: SightReader, people: Tensor, args: argparse.Namespace) -> dict[str, Any]:
-    """How well held-out heads are told apart: in another view and photo, and in another view, style, age and light."""
+    """How well held-out heads are told apart: in another view and photo; in another view, style, age and light; and so
+    again from pictures as they were drawn, which no camera spoiled."""
     heads = reader.shards.held[:400].to(reader.device)
-    found, shown = [], []
+    few = heads[: 128 if reader.device.type == "cuda" else 4]
+
+    def known(faces: Tensor) -> Tensor:
+        return F.normalize(network(faces).float(), dim=-1)
+
+    found, drawn, shown = [], [], []
     for view in range(min(4, reader.shards.views)):
-        embedded = []
+        embedded, plain = [], []
         for part in heads.split(64):
             sights = reader.read(part, torch.full_like(part, view))
             faces = photographed_faces(sights, args.seed, ("identity-held", view, int(part[0])))
-            embedded.append(F.normalize(network(faces).float(), dim=-1))
+            embedded.append(known(faces))
+            plain.append(known(aligned(sights.image, sights.landmarks)))
             if int(part[0]) == int(heads[0]):
                 shown.append(list(faces[:8]))
         found.append(torch.cat(embedded))
+        drawn.append(torch.cat(plain))
     similar = [found[i] @ found[j].T for i in range(len(found)) for j in range(i + 1, len(found))]
-    few = heads[: 128 if reader.device.type == "cuda" else 4]
-    again, dressed = [], []
+    again, redrawn, dressed = [], [], []
     for part in few.split(16):
-        faces = photographed_faces(restyled(reader, part, args.seed), args.seed, ("identity-restyled", int(part[0])))
-        again.append(F.normalize(network(faces).float(), dim=-1))
+        sights = restyled(reader, part, args.seed)
+        faces = photographed_faces(sights, args.seed, ("identity-restyled", int(part[0])))
+        again.append(known(faces))
+        redrawn.append(known(aligned(sights.image, sights.landmarks)))
         dressed += list(faces)
     shown.append(dressed[:8])
     if all(len(row) == len(shown[0]) for row in shown):
@@ -218,6 +227,7 @@ def evaluate(network: IResNet, reader: SightReader, people: Tensor, args: argpar
     return {
         "other_view": told_apart(similar),
         "other_view_and_style": told_apart([view[: len(few)] @ torch.cat(again).T for view in found]),
+        "other_view_and_style_as_drawn": told_apart([view[: len(few)] @ torch.cat(redrawn).T for view in drawn]),
         "cosine_with_parameters": round(float((torch.stack(found) * people[heads]).sum(-1).mean()), 4),
     }
 
