@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from facednerf_core import compose, export, metrics
 from facednerf_core.events import Event, Noted, Saved
 from facednerf_core.files import write_tensors
-from facednerf_core.views import View, angles, fronted, orbited, stack
+from facednerf_core.views import View, angles, orbited, stack
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -113,20 +113,14 @@ def _tensors(folder: Path, result: Outcome, state: State, wrote: Callable[[str, 
 
 
 def _around(result: Outcome, pairs: Sequence[tuple[float, float]]) -> View:
-    """The photo's camera carried to each (yaw, pitch), so that its framing is kept.
-
-    An orbit all round is gone through with the world's axis in the middle, however far the photo is turned: carried from a
-    turned photo, the axis would stand aside, and the far side of the head beyond the edge.
-    """
+    """The photo's camera carried to each (yaw, pitch), so that its framing is kept."""
     import torch
 
     home = result.camera.camera[:, :1]
-    if result.generator.orbit.all_round:
-        home = fronted(home, result.generator.orbit)
     own_yaw, own_pitch = angles(home)
     wanted = torch.tensor(pairs, dtype=home.dtype, device=home.device)
     camera = home.expand(-1, len(pairs), -1)
-    moved = orbited(camera, wanted[:, 0] - own_yaw, wanted[:, 1] - own_pitch)
+    moved = orbited(camera, result.generator.orbit, wanted[:, 0] - own_yaw, wanted[:, 1] - own_pitch)
     pose = None if result.camera.pose is None else result.camera.pose[:, :1].expand(-1, len(pairs), -1)
     return View(moved, pose)
 

@@ -82,6 +82,14 @@ class Orbit:
             self.aspect,
         )
 
+    def cameras(self, yaw: Tensor, pitch: Tensor) -> Tensor:
+        """The camera labels (..., 25) at angles (...), which need not have one shape; without gradient to them."""
+        import torch
+
+        every = torch.stack(torch.broadcast_tensors(yaw.detach(), pitch.detach()), dim=-1)  # (..., 2)
+        labels = torch.stack([self.camera(*pair) for pair in every.reshape(-1, 2).tolist()])
+        return labels.reshape(*every.shape[:-1], -1).to(every.device)
+
     def view(self, *angles: tuple[float, float], subjects: int = 1) -> View:
         """The view from several (yaw, pitch), the same for each of N subjects."""
         import torch
@@ -122,33 +130,21 @@ def angles(camera: Tensor) -> tuple[Tensor, Tensor]:
     return torch.atan2(x, z), torch.atan2(y, torch.hypot(x, z))
 
 
-def orbited(camera: Tensor, yaw: Tensor, pitch: Tensor) -> Tensor:
-    """Cameras (..., 25) carried around the world's vertical axis by `yaw` and up their meridian by `pitch`, each (...).
+def orbited(camera: Tensor, orbit: Orbit, yaw: Tensor, pitch: Tensor) -> Tensor:
+    """Cameras (..., 25) carried along an orbit, by `yaw` around the subject and by `pitch` up, each (...).
 
-    The whole camera moves rigidly about the origin, so that framing and roll are kept.
+    What tells each from the orbit's own camera at its angles (roll, shift, distance, lens) is kept. So what the picture has
+    in its middle stays there, as in the pictures that backbones and guidance were trained with; turned rigidly about the
+    world's origin, a head whose pivot lies before it would leave the middle with every degree.
     """
     import torch
 
-    pose = camera[..., :16].unflatten(-1, (4, 4))
-    own_yaw, _ = angles(camera)
-    turn = _about_y(own_yaw + yaw) @ _about_x(-pitch) @ _about_y(-own_yaw)
-    moved = turn @ pose
-    return torch.cat([moved.flatten(-2), camera[..., 16:]], dim=-1)
-
-
-def fronted(camera: Tensor, orbit: Orbit) -> Tensor:
-    """Cameras (..., 25) carried along an orbit to where it is frontal and level.
-
-    What tells each from the orbit's own camera at its angles (roll, shift, distance, lens) is kept; unlike `orbited`, which
-    keeps the pivot where the picture has it, this turns the camera towards the pivot as the orbit does.
-    """
-    import torch
-
-    pairs = torch.stack(angles(camera.detach()), dim=-1).flatten(0, -2).tolist()
-    own = torch.stack([orbit.camera(*pair) for pair in pairs]).to(camera).unflatten(0, camera.shape[:-1])
-    front = orbit.camera().to(camera)[:16].unflatten(0, (4, 4))
-    relative = torch.linalg.solve(own[..., :16].unflatten(-1, (4, 4)), camera[..., :16].unflatten(-1, (4, 4)))
-    return torch.cat([(front @ relative).flatten(-2), camera[..., 16:]], dim=-1)
+    own_yaw, own_pitch = angles(camera.detach())
+    own = orbit.cameras(own_yaw, own_pitch).to(camera)
+    goal = orbit.cameras(own_yaw + yaw, own_pitch + pitch).to(camera)
+    pose, from_own, to_goal = (label[..., :16].unflatten(-1, (4, 4)) for label in (camera, own, goal))
+    moved = to_goal @ torch.linalg.solve(from_own, pose)
+    return torch.cat([moved.flatten(-2), camera[..., 16:].expand(*moved.shape[:-2], -1)], dim=-1)
 
 
 def nudged(camera: Tensor, increment: Tensor) -> Tensor:
@@ -169,22 +165,6 @@ def nudged(camera: Tensor, increment: Tensor) -> Tensor:
     factor = torch.ones_like(camera[..., 16:])
     factor[..., 0], factor[..., 4] = zoom.exp()[..., 0], zoom.exp()[..., 0]
     return torch.cat([moved.flatten(-2), camera[..., 16:] * factor], dim=-1)
-
-
-def _about_y(angle: Tensor) -> Tensor:
-    import torch
-
-    sin, cos, zero, one = angle.sin(), angle.cos(), torch.zeros_like(angle), torch.ones_like(angle)
-    rows = [cos, zero, sin, zero, zero, one, zero, zero, -sin, zero, cos, zero, zero, zero, zero, one]
-    return torch.stack(rows, dim=-1).unflatten(-1, (4, 4))
-
-
-def _about_x(angle: Tensor) -> Tensor:
-    import torch
-
-    sin, cos, zero, one = angle.sin(), angle.cos(), torch.zeros_like(angle), torch.ones_like(angle)
-    rows = [one, zero, zero, zero, zero, cos, -sin, zero, zero, sin, cos, zero, zero, zero, zero, one]
-    return torch.stack(rows, dim=-1).unflatten(-1, (4, 4))
 
 
 class Look(Protocol):
@@ -217,7 +197,7 @@ class Nearby:
         camera = home.camera.detach()[:, :1].expand(-1, self.count, -1)
         yaw, pitch = _offsets(self.yaw, self.pitch, camera, rng)
         pose = None if home.pose is None else home.pose.detach()[:, :1].expand(-1, self.count, -1)
-        return View(orbited(camera, yaw, pitch), pose)
+        return View(orbited(camera, orbit, yaw, pitch), pose)
 
 
 @dataclass(frozen=True)
@@ -232,7 +212,7 @@ class Anywhere:
         camera = orbit.camera().to(home.camera).expand(home.camera.shape[0], self.count, 25)
         yaw, pitch = _offsets(min(orbit.yaw, self.yaw), orbit.pitch, camera, rng)
         pose = None if home.pose is None else home.pose.detach()[:, :1].expand(-1, self.count, -1)
-        return View(orbited(camera, yaw, pitch), pose)
+        return View(orbited(camera, orbit, yaw, pitch), pose)
 
 
 def _offsets(yaw: float, pitch: float, camera: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from facednerf_core.compute import rng
-from facednerf_core.views import Anywhere, Fixed, Nearby, Orbit, View, angles, fronted, nudged, orbited, stack, within
+from facednerf_core.views import Anywhere, Fixed, Nearby, Orbit, View, angles, nudged, orbited, stack, within
 
 PAIRS = [(0.0, 0.0), (0.3, 0.0), (-0.5, 0.1), (0.0, -0.25), (0.6, 0.3)]
 
@@ -68,22 +68,25 @@ def test_pixels_are_square_in_pictures_that_are_not() -> None:
 @pytest.mark.parametrize(("yaw", "pitch"), PAIRS)
 def test_a_camera_that_is_carried_keeps_framing_and_distance(yaw: float, pitch: float) -> None:
     camera = home(0.2, 0.1, subjects=1).camera[0, 0]
-    moved = orbited(camera, torch.tensor(yaw), torch.tensor(pitch))
+    orbit = Orbit()
+    moved = orbited(camera, orbit, torch.tensor(yaw), torch.tensor(pitch))
     torch.testing.assert_close(torch.stack(angles(moved)), torch.tensor([0.2 + yaw, 0.1 + pitch]), atol=1e-5, rtol=0)
     assert torch.equal(moved[16:], camera[16:]), "the lens is the same"
-    centre = torch.zeros(4)
-    centre[3] = 1
+    pivot = torch.tensor([*orbit.pivot, 1.0])
     torch.testing.assert_close(
-        torch.linalg.inv(pose(moved)) @ centre, torch.linalg.inv(pose(camera)) @ centre, atol=1e-5, rtol=0
+        torch.linalg.inv(pose(moved))[:2] @ pivot, torch.linalg.inv(pose(camera))[:2] @ pivot, atol=1e-5, rtol=0
     )
-    back = orbited(moved, torch.tensor(-yaw), torch.tensor(-pitch))
+    assert float(pose(moved)[:3, 3].norm()) == pytest.approx(float(pose(camera)[:3, 3].norm()), abs=1e-3)
+    back = orbited(moved, orbit, torch.tensor(-yaw), torch.tensor(-pitch))
     torch.testing.assert_close(back, camera, atol=1e-5, rtol=0)
 
 
-def test_a_level_orbit_by_yaw_is_the_camera_of_that_angle() -> None:
-    orbit = Orbit(pivot=(0.0, 0.0, 0.0))
-    moved = orbited(orbit.camera(0.1, 0.2), torch.tensor(0.3), torch.tensor(-0.1))
-    torch.testing.assert_close(moved, orbit.camera(0.4, 0.1), atol=1e-6, rtol=0)
+@pytest.mark.parametrize("pivot", [(0.0, 0.0, 0.0), (0.0, 0.0, 0.2), (0.0, -0.1, 0.3)])
+def test_an_orbits_camera_is_carried_to_its_camera_at_the_other_angles(pivot: tuple[float, float, float]) -> None:
+    orbit = Orbit(pivot=pivot)
+    moved = orbited(orbit.camera(0.1, 0.2), orbit, torch.tensor([0.3, -2.0]), torch.tensor([-0.1, 0.05]))
+    expected = torch.stack([orbit.camera(0.4, 0.1), orbit.camera(-1.9, 0.25)])
+    torch.testing.assert_close(moved, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -94,19 +97,19 @@ def test_an_orbit_says_whether_it_goes_all_round(yaw: float, sides: bool) -> Non
 
 
 @pytest.mark.parametrize(("yaw", "pitch"), [*PAIRS, (2.5, 0.2), (-1.6, -0.1)])
-def test_a_camera_brought_to_the_front_keeps_what_is_its_own(yaw: float, pitch: float) -> None:
+def test_a_camera_that_is_carried_keeps_what_is_its_own(yaw: float, pitch: float) -> None:
     orbit = Orbit()
-    home = orbit.view((yaw, pitch), subjects=2).camera
-    torch.testing.assert_close(fronted(home, orbit), orbit.camera().expand(2, 1, 25), atol=1e-5, rtol=0)
-    own = torch.tensor([0.0, 0.0, 0.2, 0.0, 0.0, 0.1, 0.05])  # rolled, farther ahead, and zoomed: angles stay
-    moved = nudged(home, own.expand(2, 1, 7))
-    expected = nudged(orbit.camera().expand(2, 1, 25), own.expand(2, 1, 7))
-    torch.testing.assert_close(fronted(moved, orbit), expected, atol=2e-2, rtol=0)
+    own = torch.tensor([0.0, 0.0, 0.2, 0.0, 0.0, 0.1, 0.05]).expand(
+        2, 1, 7
+    )  # rolled, farther ahead, and zoomed: angles stay
+    moved = nudged(orbit.view((yaw, pitch), subjects=2).camera, own)
+    front = orbited(moved, orbit, torch.tensor(-yaw), torch.tensor(-pitch))
+    torch.testing.assert_close(front, nudged(orbit.camera().expand(2, 1, 25), own), atol=2e-2, rtol=0)
 
 
 def test_cameras_are_carried_behind_the_subject() -> None:
     orbit = Orbit()
-    behind = orbited(orbit.camera(0.4, 0.1), torch.tensor(math.pi - 0.4), torch.tensor(0.0))
+    behind = orbited(orbit.camera(0.4, 0.1), orbit, torch.tensor(math.pi - 0.4), torch.tensor(0.0))
     yaw, pitch = angles(behind)
     assert abs(float(yaw)) == pytest.approx(math.pi, abs=1e-5)
     assert float(pitch) == pytest.approx(0.1, abs=1e-5)

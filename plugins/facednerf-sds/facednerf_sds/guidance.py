@@ -27,8 +27,6 @@ REGION_TIMES = (0.55, 0.9)
 """Between which times the region of a sentence is looked for: late enough for whole things, not for grain."""
 REGION_DRAWS = 10
 """How many of them."""
-RAISED = 4.0
-"""How much more a sentence that speaks of little may count, at most."""
 
 
 class ScoreDistillation(Guidance):
@@ -53,7 +51,6 @@ class ScoreDistillation(Guidance):
         self.options = options
         steps = len(pipeline.alpha_bars)
         self.times = parted(options.t_min, options.t_max, steps, options.times, options.draws)  # of each draw
-        self._differed: tuple[tuple[str, str, str], Tensor, Tensor] | None = None
 
     def unknown_words(self, prompt: str) -> tuple[str, ...]:
         """The words that the text encoder has never learnt; empty for an open vocabulary."""
@@ -72,7 +69,6 @@ class ScoreDistillation(Guidance):
         encode = self.pipeline.prompts.encode
         text, without = encode(prompt), encode(negative)
         source = encode(source_prompt) if source_prompt else None
-        raised = self._raised(prompt, subject, source_prompt, negative)
 
         def loss(rendering: Rendering | None, step: Step) -> Loss:
             if rendering is None:
@@ -89,7 +85,7 @@ class ScoreDistillation(Guidance):
                     original = self._noise_in(self._drawn(z, t), t, noise, source, without)
             flat = image.detach().flatten(0, 1)
             gradient, size = self.gradient(flat, t, noise, text, without, spread, original)
-            value = raised * (image.float() * gradient.view_as(image)).flatten(1).sum(1) / views
+            value = (image.float() * gradient.view_as(image)).flatten(1).sum(1) / views
             steps = len(self.pipeline.alpha_bars)
             return Loss(value.view(subjects), {"gradient": size, "t": float(t.double().mean()) / steps})
 
@@ -106,33 +102,8 @@ class ScoreDistillation(Guidance):
         """
         if subject.image is None or not source_prompt:
             return None
-        total = self._difference(subject.image, prompt, source_prompt, negative)
-        reach = max(1, round(min(total.shape[2:]) / 12)) * 2 + 1
-        total = functional.max_pool2d(total, reach, 1, reach // 2)
-        total = functional.avg_pool2d(total, reach, 1, reach // 2, count_include_pad=False)
-        top = total.flatten(1).quantile(0.97, dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
-        return ((total / top - 0.25) / 0.35).clamp(0, 1)
-
-    def _raised(self, prompt: str, subject: Subject, source_prompt: str | None, negative: str) -> Tensor | float:
-        """How much more the sentence counts for each subject (N,), within [1, RAISED].
-
-        What speaks of the corners of a mouth differs from the source prompt in few numbers and by little, and would lose
-        against all that holds the photo: so the root mean square of its difference is raised to the option `even`.
-        """
-        if self.options.even is None or subject.image is None or not source_prompt:
-            return 1.0
-        size = self._difference(subject.image, prompt, source_prompt, negative).square().mean((1, 2, 3)).sqrt()
-        return (self.options.even / size.clamp_min(1e-12)).clamp(1.0, RAISED)
-
-    @torch.no_grad()
-    def _difference(self, image: Tensor, prompt: str, source_prompt: str, negative: str) -> Tensor:
-        """The size of the difference between the noise that two sentences find at each place of photos
-        (N, 1, 3, H, W): the mean over times and draws of its length, (N, 1, h, w) float32. The last answer is kept."""
-        asked = (prompt, source_prompt, negative)
-        if self._differed is not None and self._differed[0] == asked and self._differed[1] is image:
-            return self._differed[2]
-        text, source, without = (self.pipeline.prompts.encode(sentence) for sentence in asked)
-        z = self.latents(image[:, 0])
+        text, source, without = (self.pipeline.prompts.encode(sentence) for sentence in (prompt, source_prompt, negative))
+        z = self.latents(subject.image[:, 0])
         steps = len(self.pipeline.alpha_bars)
         rng = torch.Generator().manual_seed(0)
         total = z.new_zeros(len(z), 1, *z.shape[2:])
@@ -141,9 +112,12 @@ class ScoreDistillation(Guidance):
             noise = torch.randn(1, *z.shape[1:], generator=rng).to(z).expand_as(z)
             apart = self._noise_in(z, t, noise, text, without) - self._noise_in(z, t, noise, source, without)
             total += apart.square().sum(1, keepdim=True).sqrt()
-        total = total.float() / REGION_DRAWS
-        self._differed = (asked, image, total)
-        return total
+        total = total.float()
+        reach = max(1, round(min(total.shape[2:]) / 12)) * 2 + 1
+        total = functional.max_pool2d(total, reach, 1, reach // 2)
+        total = functional.avg_pool2d(total, reach, 1, reach // 2, count_include_pad=False)
+        top = total.flatten(1).quantile(0.97, dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
+        return ((total / top - 0.25) / 0.35).clamp(0, 1)
 
     def gradient(
         self,

@@ -19,7 +19,6 @@ class SdsOptions:
     draws: int = 1  # noises of a view in a step, whose gradients are averaged; uniform: each at a time from its own part
     weighting: Literal["variance", "constant"] = "variance"  # w(t): 1 - alpha_bar (the paper's), or 1
     clip: float | None = None  # the largest root mean square of the gradient at the diffusion latents
-    even: float | None = None  # to which size the difference of a quiet sentence from the source prompt is raised
     posterior: bool = False  # sample the autoencoder's posterior (the official code does), or take its mean
     size: int | None = None  # pixels of the image that is judged, None: the size the diffusion model was trained at
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"  # auto: float16 on CUDA, float32 elsewhere
@@ -29,7 +28,5 @@ class SdsOptions:
             raise InputError(f"sds wants 0 <= t_min <= t_max <= 1, not t_min={self.t_min}, t_max={self.t_max}.")
         if self.draws < 1:
             raise InputError(f"sds wants at least one draw, not draws={self.draws}.")
-        if self.even is not None and self.even <= 0:
-            raise InputError(f"sds wants an even above 0, not {self.even}; leave it out for none.")
         if self.clip is not None and self.clip <= 0:
             raise InputError(f"sds wants a clip above 0, not {self.clip}; leave it out for none.")

@@ -128,7 +128,7 @@ def register_weights(register: Callable[[WeightsCard], None]) -> None:
             "latent diffusion of synthetic heads at 128 pixels, a small closed vocabulary",
             {"pipeline": "diffusion"},
             resolution=128,
-            options={"scale": 30.0, "t_min": 0.5, "t_max": 0.9, "clip": 1.0, "even": 2.4},
+            options={"scale": 30.0, "t_min": 0.5, "t_max": 0.9, "clip": 1.0},
             vocabulary=tuple(WORDS.read_text(encoding="utf-8").split()),
         )
     )

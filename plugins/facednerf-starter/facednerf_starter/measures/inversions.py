@@ -37,7 +37,7 @@ class Inversion:
         tuned = self.prepared.problem.generator.tuned(self.state.weights)
         camera = self.state.camera.detach().camera[0]  # (1, 25)
         yaw = torch.tensor(turns, dtype=camera.dtype, device=camera.device)
-        view = View(orbited(camera.expand(len(turns), -1), yaw, torch.zeros_like(yaw))[None])
+        view = View(orbited(camera.expand(len(turns), -1), tuned.orbit, yaw, torch.zeros_like(yaw))[None])
         return tuned.render(tuned.synthesize(latent), view, jitter=None)
 
     def pictures(self, latent: Latent, turns: tuple[float, ...] = (0.0, *SIDES)) -> Tensor:

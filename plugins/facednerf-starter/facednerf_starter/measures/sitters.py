@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from facednerf_core.views import orbited
+from facednerf_core.views import Orbit, orbited
 from facednerf_starter.measures.effort import Effort
 from facednerf_starter.measures.inversions import SIDES, Inversion, inverted
 from facednerf_starter.measures.people import SIZE, held_out, looked_at, one_thread, portrait
@@ -46,7 +46,7 @@ class Sitters:
         """What the world shows of a head from its portrait's camera and from both sides, (1, 3, ...)."""
         if head not in self._seen:
             yaw = torch.tensor((0.0, *SIDES))
-            cameras = orbited(self.cameras[head].expand(len(yaw), -1), yaw, torch.zeros_like(yaw))
+            cameras = orbited(self.cameras[head].expand(len(yaw), -1), Orbit(), yaw, torch.zeros_like(yaw))
             with one_thread():
                 self._seen[head] = render(self.heads[[head]], cameras[None], SIZE)
         return self._seen[head]
