@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +155,14 @@ def test_a_piece_refuses_other_settings_and_keeps_its_state_when_a_loss_breaks(t
     with pytest.raises(PieceError, match="'loss' is nan"):
         piece.run(lambda step: {"loss": torch.tensor(float("nan"))}, 1.0, every=2)
     assert piece.path.read_bytes() == before
+
+
+def test_what_preparation_took_is_no_time_for_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    piece, one_step = _small(tmp_path)
+    assert not piece.run_rest(one_step, 1.0, time.monotonic() - 61)
+    assert piece.step == 0
+    assert "prepared in 61 s" in capsys.readouterr().out
+    assert piece.run_rest(one_step, 5.0, time.monotonic() - 61), "four minutes are enough for all steps"
 
 
 def test_the_clock_sets_the_steps_and_the_rate_falls_to_their_end(tmp_path: Path) -> None:

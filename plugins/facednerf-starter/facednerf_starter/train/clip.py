@@ -95,9 +95,7 @@ def run(args: argparse.Namespace) -> None:
             network.logit_scale.clamp_(0, SHARPEST)
         return {"loss": loss.detach(), "right": right, "scale": network.logit_scale.detach().exp()}
 
-    spent = (time.monotonic() - began) / 60
-    print(f"{name}: prepared in {60 * spent:.0f} s", flush=True)
-    if not (piece.run(one_step, max(0.0, args.minutes - spent), total=args.total, every=100) or args.close):
+    if not (piece.run_rest(one_step, args.minutes, began, total=args.total, every=100) or args.close):
         return
     openclip.write(args.out / name, config, piece.averages["clip"])
     finish(piece, shards, pairs, words, device, painter, judge=args.judge)

@@ -211,9 +211,7 @@ def run(args: argparse.Namespace) -> None:
         set_rate(optimizer, args.rate * rate(step, piece.steps, warm=500))
         return recorded(pairs.draw(step, args.batch))
 
-    spent = (time.monotonic() - began) / 60
-    print(f"diffusion: prepared in {60 * spent:.0f} s", flush=True)
-    piece.run(one_step, max(0.0, args.minutes - spent), total=args.total, every=5 if args.tiny else 100)
+    piece.run_rest(one_step, args.minutes, began, total=args.total, every=5 if args.tiny else 100)
     held = Pairs(table, said, shards.held, empty, device, args.seed)
     finish(piece, shards, device, folder, held, tiny=args.tiny)
 

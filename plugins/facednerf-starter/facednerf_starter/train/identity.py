@@ -115,9 +115,7 @@ def run(args: argparse.Namespace) -> None:
         sitting = pairs.read(args.batch // 2, args.seed, ("identity", step))
         return recorded({"faces": disguised_faces(sitting, args.seed, ("identity", step)), "people": sitting.people})
 
-    spent = (time.monotonic() - began) / 60
-    print(f"identity: prepared in {60 * spent:.0f} s", flush=True)
-    if not (piece.run(one_step, max(0.0, args.minutes - spent), total=args.total, every=100) or args.close):
+    if not (piece.run_rest(one_step, args.minutes, began, total=args.total, every=100) or args.close):
         return
     reader = SightReader(shards, device)
     best = IResNet(**config).to(device).eval()

@@ -94,9 +94,7 @@ def run(args: argparse.Namespace) -> None:
         adam.step()
         return {name: value.detach() for name, value in parts.items()}
 
-    spent = (time.monotonic() - began) / 60
-    print(f"light: prepared in {60 * spent:.0f} s", flush=True)
-    if not (piece.run(one_step, max(0.0, args.minutes - spent), total=args.total, every=100) or args.close):
+    if not (piece.run_rest(one_step, args.minutes, began, total=args.total, every=100) or args.close):
         return
     best = piece.average_into("light", Hourglass(**config))
     halved = {name: value.half() if value.is_floating_point() else value for name, value in best.state_dict().items()}

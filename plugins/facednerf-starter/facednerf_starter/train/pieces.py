@@ -161,6 +161,20 @@ class Piece:
         self.save()
         return self.finished
 
+    def run_rest(
+        self,
+        one_step: Callable[[int], Mapping[str, Tensor]],
+        minutes: float,
+        began: float,
+        *,
+        total: float | None = None,
+        every: int = 50,
+    ) -> bool:
+        """`run`, for what preparation has left of these minutes since `began`, a time of `time.monotonic`."""
+        spent = time.monotonic() - began
+        print(f"{self.name}: prepared in {spent:.0f} s", flush=True)
+        return self.run(one_step, max(0.0, minutes - spent / 60), total=total, every=every)
+
     def average_into(self, which: str, network: nn.Module) -> nn.Module:
         """Copies the running average of a network into another of its kind, and returns that."""
         network.load_state_dict(self.averages[which])
