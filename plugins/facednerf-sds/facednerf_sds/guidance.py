@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
     from facednerf_core.scene import Rendering, Subject
 
-Score = Callable[["Tensor"], "Tensor"]
 REGION_TIMES = (0.55, 0.9)
 """Between which times the region of a sentence is looked for: late enough for whole things, not for grain."""
 REGION_DRAWS = 10
@@ -129,7 +127,8 @@ class ScoreDistillation(Guidance):
         spread: Tensor | None = None,
         original: Tensor | None = None,
     ) -> tuple[Tensor, float]:
-        """dL/dx (B, 3, H, W) of images (B, 3, H, W), float32, and the root mean square of w(t) (eps(...) - eps).
+        """dL/dx (B, 3, H, W) of images (B, 3, H, W), float32, and the root mean square of the draws' mean
+        w(t) (eps(...) - eps).
 
         Args:
             image: in [-1, 1], any size.
