@@ -113,7 +113,7 @@ def test_pores_break_up_the_shine_of_fine_pictures_only() -> None:
     assert float(fine.min()) > 0
 
 
-def test_an_old_face_is_lined_and_dull() -> None:
+def test_an_old_face_is_lined_and_a_little_duller() -> None:
     young, old = (_seen(_head(age=age)) for age in (0.4, 0.72))
     x, y = _spot(old, "forehead")
     forehead, cheek = (slice(y - 2, y + 16), slice(x - 14, x + 15)), _spot(old, "left_cheek")
@@ -126,7 +126,7 @@ def test_an_old_face_is_lined_and_dull() -> None:
         return float(colour.max() - colour.min()) / float(colour.max())
 
     assert lines(old) > 2.0 * lines(young)
-    assert vivid(old) < 0.85 * vivid(young)
+    assert 0.85 * vivid(young) < vivid(old) < 0.98 * vivid(young)
 
 
 def test_ears_have_relief() -> None:

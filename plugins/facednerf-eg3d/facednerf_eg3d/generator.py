@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from facednerf_core import statedicts
 from facednerf_core.errors import InputError
 from facednerf_core.interfaces import Generator
 from facednerf_core.scene import Latent, Rendering, Scene
@@ -163,8 +163,7 @@ def read(tensors: Path, config: Path) -> TriPlaneGenerator:
     except ValueError as error:
         raise InputError(f"'{config}' is not a JSON file of the network's arguments: {error}") from error
     arguments.pop("class", None)
-    state = {name: value.float() for name, value in load_file(tensors).items()}
-    return TriPlaneGenerator.from_state_dict(state, **arguments)
+    return TriPlaneGenerator.from_state_dict(statedicts.read(tensors), **arguments)
 
 
 def orbit_of(network: TriPlaneGenerator, known: Mapping[str, Any]) -> Orbit:

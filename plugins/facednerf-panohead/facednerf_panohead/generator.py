@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from facednerf_eg3d.generator import Eg3d
 from facednerf_eg3d.sampling import random_draws
 from facednerf_eg3d.superresolution import resized
-from safetensors.torch import load_file
 from torch import Tensor
 
+from facednerf_core import statedicts
 from facednerf_core.errors import InputError
 from facednerf_core.scene import Latent, Rendering, Scene
 from facednerf_core.views import Orbit, View
@@ -110,8 +110,7 @@ def read(tensors: Path, config: Path) -> TriGridGenerator:
     except ValueError as error:
         raise InputError(f"'{config}' is not a JSON file of the network's arguments: {error}") from error
     arguments.pop("class", None)
-    state = {name: value.float() for name, value in load_file(tensors).items()}
-    return TriGridGenerator.from_state_dict(state, **arguments)
+    return TriGridGenerator.from_state_dict(statedicts.read(tensors), **arguments)
 
 
 def orbit_of(network: TriGridGenerator, known: Mapping[str, Any]) -> Orbit:

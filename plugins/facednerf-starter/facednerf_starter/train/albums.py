@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from facednerf_core import statedicts
 from facednerf_core.errors import InputError
 from facednerf_starter.train import draws
 from facednerf_starter.train.mapping import Design, numbers
@@ -111,8 +112,7 @@ class Portraitist:
         """Reads generator.safetensors, and generator.json and generator.card.json beside it."""
         config = json.loads(path.with_suffix(".json").read_text("utf-8"))
         config.pop("class")
-        tensors = {name: value.float() if value.is_floating_point() else value for name, value in load_file(path).items()}
-        network = TriPlaneGenerator.from_state_dict(tensors, **config).to(device).requires_grad_(False).eval()
+        network = TriPlaneGenerator.from_state_dict(statedicts.read(path), **config).to(device).requires_grad_(False).eval()
         settings = json.loads(path.with_suffix(".card.json").read_text("utf-8"))["settings"]
         designed = settings["mapping"].get("designed", False)
         return cls(network, Design(config["w_dim"], settings["seed"], device) if designed else None)

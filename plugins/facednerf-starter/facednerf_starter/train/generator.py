@@ -25,9 +25,9 @@ from facednerf_eg3d.sampling import Draws
 from safetensors.torch import load_file
 from torch import Tensor
 
+from facednerf_core import statedicts
 from facednerf_core.errors import InputError
 from facednerf_core.perceptual import distance, from_tensors
-from facednerf_core.statedicts import check
 from facednerf_starter.train import draws, showing
 from facednerf_starter.train.architectures import ARCHITECTURES, Network, build, configuration
 from facednerf_starter.train.arguments import add_run_arguments, device_of
@@ -39,7 +39,16 @@ from facednerf_starter.train.pieces import Piece, rate, set_rate
 from facednerf_starter.train.shards import Shards
 from facednerf_starter.world.attributes import Z_DIM
 
-WEIGHTS = {"image": 1.0, "raw": 0.5, "edges": 1.0, "alpha": 0.5, "depth": 5.0, "features": 0.3, "reading": 0.5}
+WEIGHTS = {
+    "image": 1.0,
+    "raw": 0.5,
+    "edges": 1.0,
+    "texture": 1.0,
+    "alpha": 0.5,
+    "depth": 5.0,
+    "features": 0.3,
+    "reading": 0.5,
+}
 LEARNED = (
     "W was learned, not designed: z -> mapping -> w -> planes end to end, from Gaussian draws; no attribute or caption "
     "enters. Supervised, though: while training, the world's attributes were to be read linearly from w."
@@ -50,6 +59,8 @@ DESIGNED = (
 )
 READ = 1024
 """Fresh draws in each step from whose w the attributes are read."""
+CONVOLUTION = 4
+"""Dimensions of a convolution's weights."""
 LATE = 0.6
 """Share of the steps after which rays get all their samples and the perceptual features join in."""
 
@@ -224,8 +235,10 @@ def begin(network: Network, path: Path) -> None:
     Raises:
         InputError: the tensors are another network's.
     """
-    tensors = {name: value.float() for name, value in load_file(path).items()}
-    check(tensors, network.state_dict(), "the network to be trained", hint=f"Give the sizes and the --backbone of '{path}'.")
+    tensors = statedicts.read(path)
+    statedicts.check(
+        tensors, network.state_dict(), "the network to be trained", hint=f"Give the sizes and the --backbone of '{path}'."
+    )
     for name in tensors:
         if name.startswith("backbone.synthesis.") and name.endswith("noise_const"):
             strength = tensors[name.replace("noise_const", "noise_strength")]
@@ -276,6 +289,14 @@ def disturbed(ws: Tensor, largest: float, numbers: Mapping[str, Tensor]) -> Tens
     return ws + move * (numbers["size"] * largest) * deviation
 
 
+def stored(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What the file holds: the convolutions in eight bits, row by row, for that is not to be seen; all else as it is."""
+    kept: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        kept |= statedicts.packed(value, name) if value.ndim == CONVOLUTION else {name: value}
+    return kept
+
+
 def finish(
     args: argparse.Namespace, piece: Piece, reader: HeadReader, config: dict[str, Any], design: Design | None
 ) -> None:
@@ -292,8 +313,7 @@ def finish(
                 layer.noise_strength.mul_(size)
     found = statistics(network.backbone.mapping, torch.zeros(25))
     network.backbone.mapping.w_avg.copy_(found.mean)
-    halved = {k: v.half().float() if v.is_floating_point() else v for k, v in network.state_dict().items()}
-    frozen = kind.plain.from_state_dict(halved, **config)
+    frozen = kind.plain.from_state_dict(statedicts.plain(stored(network.state_dict())), **config)
     measured = showing.measure(frozen, reader, args.out, design)
     showing.pictures(frozen, reader, args.out, seed=args.seed, deviation=found.deviation, design=design)
     measured["w_deviation_mean"] = round(float(found.deviation.mean()), 4)
@@ -302,7 +322,7 @@ def finish(
     export(
         args.out,
         kind.file,
-        network.state_dict(),
+        stored(network.state_dict()),
         {"class": f"{kind.plain.__module__}.{kind.plain.__name__}", **config},
         began
         | card(
@@ -311,8 +331,8 @@ def finish(
             device,
             about=f"{LEARNED if design is None else DESIGNED} {kind.about}",
             recipe=f"python -m facednerf_starter.train generator --backbone {args.backbone}: many-view supervision (not "
-            "adversarial): weighted L1 and edges of the image, L1 of raw image and alpha, depth; w disturbed in half "
-            "of a batch; learned noise_const.",
+            "adversarial): weighted L1, edges and contrast of the image, L1 of raw image and alpha, depth; w disturbed "
+            "in half of a batch; learned noise_const.",
             measured=measured,
             limits="Synthetic, stylised heads only. Supervised latents are smoother and more complete than a GAN's: "
             "inversions and edits look easier here than with EG3D's official weights.",

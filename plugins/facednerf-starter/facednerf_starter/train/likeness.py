@@ -1,4 +1,4 @@
-"""How far a generator's rendering is from the world's: colour, edges, opacity, depth."""
+"""How far a generator's rendering is from the world's: colour, edges, contrast, opacity, depth."""
 
 from __future__ import annotations
 
@@ -51,8 +51,26 @@ def edges(found: Tensor, wanted: Tensor, weight: Tensor, scales: int = 3) -> Ten
     return total / scales
 
 
+def texture(found: Tensor, wanted: Tensor, weight: Tensor, cell: int = 8) -> Tensor:
+    """Weighted absolute difference of the images' contrasts: the root mean square, over cells, of their derivatives.
+
+    It asks for as much detail as there is, wherever exactly: what absolute differences, for which half of it in the wrong
+    place is worse than none, smooth away.
+    """
+    total = found.new_zeros(())
+    for axis in (-1, -2):
+        size = found.shape[axis] - 1
+        contrasts = []
+        for image in (found, wanted):
+            step = image.narrow(axis, 1, size) - image.narrow(axis, 0, size)
+            contrasts.append((F.avg_pool2d(step.square().mean(1, keepdim=True), cell) + 1e-5).sqrt())
+        cells = F.avg_pool2d(weight.narrow(axis, 0, size), cell)
+        total = total + ((contrasts[0] - contrasts[1]).abs() * cells).mean()
+    return total / 2
+
+
 def likeness(image: Tensor, volume: Volume, truth: Truth) -> dict[str, Tensor]:
-    """The terms, each a scalar: weighted L1 of image and raw image, edges, alpha, depth (world units)."""
+    """The terms, each a scalar: weighted L1 of image and raw image, edges, local contrast, alpha, depth (world units)."""
     weight = attention(truth)
     flat_weight, flat_truth = weight.flatten(0, 1), truth.image.flatten(0, 1)
     flat_image, raw = image.flatten(0, 1), volume.raw.flatten(0, 1)
@@ -64,6 +82,7 @@ def likeness(image: Tensor, volume: Volume, truth: Truth) -> dict[str, Tensor]:
         "image": ((flat_image - flat_truth).abs() * flat_weight).mean(),
         "raw": ((raw - half_truth).abs() * half_weight).mean(),
         "edges": edges(flat_image, flat_truth, flat_weight),
+        "texture": texture(flat_image, flat_truth, flat_weight),
         "alpha": (volume.alpha.flatten(0, 1) - half_mask).abs().mean(),
         "depth": (off * solid).sum() / solid.sum().clamp_min(1),
     }

@@ -42,6 +42,7 @@ def measure(a: Attributes) -> dict[str, Tensor]:
     weight = a.weight * 0.5 + 0.25 * old
     fringe = ((a.fringe - 0.55) / 0.45).clamp(0, 1) * (1 - bald) * (0.15 + 0.85 * fem)
     bob = short * ((a.femininity > 0.55) & (a.hair_length > 0.35)).float()  # short hair that covers the ears
+    aside = short * (1 - fringe)  # short hair is combed away from its parting
     toothy = smile * (a.teeth > 0.4).float()
     m: dict[str, Tensor] = {
         "asym": 0.012 * a.asymmetry,
@@ -121,6 +122,9 @@ def measure(a: Attributes) -> dict[str, Tensor]:
         "swell": 0.08 * long + 0.10 * long * a.hair_volume,
         "ear_free": ((short > 0) & (bob == 0)).float(),
         "jag": 0.022 * fringe + 0.008,
+        "aside": aside,
+        "quiff": aside * (0.25 + 0.75 * a.hair_volume),
+        "fade": 0.5 * short * (1 - bob) * (1 - 0.7 * fem),
         "curl": curly * (0.035 + 0.03 * a.wave) + (1 - curly) * 0.0,
         "curl_f": 13.0 - 4.0 * a.hair_volume,
         "wave": (long + 0.3 * short) * 0.035 * a.wave,

@@ -12,11 +12,13 @@ CROWN = (0.0, 1.0, -0.35)
 
 
 def strand(x: Tensor, y: Tensor, z: Tensor, m: Measures) -> Tensor:
-    """A coordinate across the strands, in decimetres: constant along a strand that runs from the crown outwards."""
+    """A coordinate across the strands, in decimetres: constant along a strand that runs from the crown outwards, or, where
+    hair is combed aside, from the parting over the head and then down and back."""
     px = x - 0.6 * m["part"]
-    turn = torch.atan2(px, (z - CROWN[2]) * 0.9 + 1e-4)
+    turn = 0.85 * torch.atan2(px, (z - CROWN[2]) * 0.9 + 1e-4)
+    over = 0.72 * z - 0.60 * y - 0.30 * px.abs() - 0.12 * px * px
     sway = m["wave"] * 3.0 * (5.5 * y + m["phase_a"] + 2.0 * (2.0 * x).sin()).sin()
-    return 0.85 * turn + sway + 0.05 * noise(1.6 * x + m["phase_b"], 1.2 * y, 1.6 * z)
+    return turn + m["aside"] * (over - turn) + sway + 0.05 * noise(1.6 * x + m["phase_b"], 1.2 * y, 1.6 * z)
 
 
 def hairline(ax: Tensor, x: Tensor, y: Tensor, z: Tensor, m: Measures) -> Tensor:
@@ -50,8 +52,9 @@ def cover(s: Tensor, x: Tensor, y: Tensor, z: Tensor, m: Measures) -> tuple[Tens
     clump = noise(9 * s + m["phase_a"], 0.9 * y, 1.3 * z + m["phase_b"])
     single = (131 * s + 3.5 * clump).sin() + 0.8 * (217 * s + 4.0 * noise(5 * x, 5 * y, 5 * z)).sin()
     edge = side + 0.035 * clump
+    shorn = 1 - m["fade"] * step(y, 0.50, -0.15)  # the sides, cut so short that skin is seen
     hung = step(side - _hung(ax, x, y, z, side, m), 0.01, 0.05)
-    return step(edge, 0.12, -0.14), step(edge + 0.035 * single, 0.12, -0.14), hung
+    return shorn * step(edge, 0.12, -0.14), shorn * step(edge + 0.035 * single, 0.12, -0.14), hung
 
 
 def roots(x: Tensor, y: Tensor, z: Tensor, m: Measures, sharp: float) -> Tensor:
@@ -75,6 +78,7 @@ def hair(x: Tensor, y: Tensor, z: Tensor, m: Measures, detail: bool) -> Tensor:
     region = _hung(ax, x, y, z, side, m)
     t = m["hair_t"] * (m["sides"] + (1 - m["sides"]) * step(y, 0.1, 0.75))
     t = t * (1 + 0.5 * m["part"] * x)
+    t = t + 0.10 * m["quiff"] * step(z, 0.0, 0.75) * step(y, 0.55, 0.95) * (1 - 0.8 * ridge(x - m["part"], 0.12))
     thin = m["lift"] * step(region, -0.42, 0.02)  # hair lies close where it leaves the skin
     thin = torch.maximum(thin, 0.65 * m["ear_free"] * step(y, 0.90, 0.05))  # and is cut closer towards the ears
     t = t * (1 - thin)

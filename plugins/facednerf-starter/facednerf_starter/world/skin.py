@@ -66,7 +66,7 @@ def skin(
     worn = worn + wrinkles.fold(ax, y, 0.026) * (0.16 + 0.55 * m["lined"] + 0.35 * m["laugh"]).clamp_max(0.8)
     grey = (base * torch.tensor([0.30, 0.59, 0.11], device=x.device)).sum(-1, keepdim=True)
     dull = grey * torch.tensor([1.03, 0.96, 0.86], device=x.device)
-    base = _mix(base, dull, 0.48 * m["lined"] * (1 - 0.5 * f["dark"]))
+    base = _mix(base, dull, 0.16 * m["lined"] * (1 - 0.5 * f["dark"]))
     spots = step(grain(9 * x, 9 * y + m["phase_b"], 9 * z), 0.45, 1.05) * m["old"] * 0.22
     base = _mix(base, base * dark, (worn * front + spots).clamp(0, 1) * 0.8)
     # lids, lashes
