@@ -44,7 +44,7 @@ def _plain(name: str, value: Tensor, stored: Mapping[str, Tensor]) -> Tensor:
 def packed(value: Tensor, name: str) -> dict[str, Tensor]:
     """A tensor (N, ...) in eight bits, under its name and, with `SCALE`, the float16 scales (N,) that `read` wants.
 
-    A row's largest number becomes 127, so that none is off by more than a 254th of it.
+    A row's largest number becomes 127, so that none is off by more than a 254th of it, or 3e-5 in rows of tiny numbers.
     """
     import torch
 

@@ -30,4 +30,4 @@ def build(device: torch.device, weights: LocalWeights | None, **options: Any) ->
 def register_guidances(register: Callable[[Card[Guidance]], None]) -> None:
     """Registers `clip`."""
     summary = "A CLIP in open_clip's format: pictures and sentences as vectors, by the direction of their differences."
-    register(Card("clip", summary, build, weight=0.05, options=ClipOptions))
+    register(Card("clip", summary, build, weight=0.2, options=ClipOptions))

@@ -19,6 +19,7 @@ from facednerf_starter.detector.crops import Crop, cut, square, upright
 from facednerf_starter.detector.network import CROP_SIZE, FaceReader
 
 SEARCHED = 420  # pixels of the photo's longer side in which the cascade looks
+ENLARGED = 2.0  # how far a smaller photo is enlarged for it: in 128 pixels it misses one face in sixteen
 LEANS = (0.0, -0.35, 0.35, -0.7, 0.7)  # radians by which the photo is turned, one after the other, until a face is found
 LOOSE = 2.5  # side of the first crop, in sides of the cascade's box
 CLOSER = 0.8  # scale of the reading by which the second ones are placed
@@ -118,7 +119,7 @@ def boxes(photo: np.ndarray, lean: float = 0.0) -> list[tuple[tuple[float, float
     from skimage.feature import Cascade
 
     cascade = Cascade(lbp_frontal_face_cascade_filename())
-    scale = min(1.0, SEARCHED / max(photo.shape[:2]))
+    scale = min(ENLARGED, SEARCHED / max(photo.shape[:2]))
     size = (max(1, round(photo.shape[1] * scale)), max(1, round(photo.shape[0] * scale)))
     small = Image.fromarray(photo).resize(size, Image.Resampling.LANCZOS)
     turned = np.asarray(small.rotate(math.degrees(lean), Image.Resampling.BILINEAR, fillcolor=(128, 128, 128)))
