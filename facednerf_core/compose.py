@@ -28,6 +28,7 @@ ELSEWHERE = "elsewhere"  # the reconstruction of what a sentence does not speak 
 WITHIN = "within"  # the latent prior along W's principal axes
 STEPS = {EDIT: 80, JOINT: 500}
 PIXELS = 4.0  # of the pixel part of the reconstruction: a small VGG16 alone leaves colours loose
+FOCUS = 4.0  # how much more pixels of eyes, nose and mouth count in it, in the default recipe
 NOISE_WEIGHT = 1e3  # of the regularity of noise maps, as published
 REACH = 0.75  # of an edit, in W's radius: beyond that a sentence makes somebody else
 LEARNING_RATE = {EDIT: 0.25, JOINT: 0.03}  # in units of W's deviation
@@ -107,8 +108,10 @@ def _terms(plan: Plan, built: Built, subject: Subject) -> dict[str, Term]:
     from facednerf_core import losses
 
     deviation = built.generator.deviation()
+    focus = FOCUS if plan.recipe.recipe == "default" else 0.0
+    near = losses.reconstruction(built.features, subject, pixels=PIXELS, focus=focus)
     terms = {
-        "reconstruction": Term("reconstruction", Fixed(), losses.reconstruction(built.features, subject, pixels=PIXELS)),
+        "reconstruction": Term("reconstruction", Fixed(), near),
         "latent": Term("latent", None, losses.latent_prior(deviation)),
         "locality": Term("locality", Nearby(0.5, 0.2), losses.locality(built.features), against="nearby"),
     }

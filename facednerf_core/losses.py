@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Background = Literal["own", "white", "black"]
 UNUSED = 0.045  # the least variance of an axis of W, in that of a mean one: along such an axis no head differs
+FACE = 5  # landmarks of eyes, nose and mouth, with which those of every `Face` begin
 NOISE_FLOOR = 8  # pixels: the smallest size at which the structure of noise maps is looked for
 
 
@@ -35,10 +36,11 @@ def reconstruction(
     outside: float = 1.0,
     pixels: float = 1.0,
     spared: Tensor | None = None,
+    focus: float = 0.0,
 ) -> LossFn:
     """How far the rendering is from the photo (paper Eq. 2, with a part on pixels for colour).
 
-        L = |F(x) - F(y)|^2 + pixels * mean((x - y)^2)
+        L = |F(x) - F(y)|^2 + pixels * mean((1 + focus * k) (x - y)^2)
 
     F are the VGG16 features of `perceptual`, whose squared distance is already a mean; x the rendering and y the photo,
     both at its canonical size. The photo's features are computed once.
@@ -51,6 +53,8 @@ def reconstruction(
         outside: how much differences outside the mask count, 0 to 1; those inside count 1.
         pixels: weight of the pixel part.
         spared: where the rendering may differ, (N, 1, h, w) in [0, 1]: 1 is not compared at all.
+        focus: how much more pixels count at eyes, nose and mouth, where k is 1, if the subject has its landmarks: a face is
+            known by what covers a hundredth of the picture.
     """
     target, mask = photo(subject, background)
     with torch.no_grad():
@@ -61,6 +65,7 @@ def reconstruction(
         if spared is not None:
             compared = 1 - resized(spared.to(target), target.shape[-2:]).clamp(0, 1)
             counts = compared if counts is None else counts * compared
+        looked_at = None if subject.landmarks is None or not focus else 1 + focus * attention(subject.landmarks, target)
 
     def loss(rendering: Rendering | None, step: Step) -> Loss:
         image, views = _flat(rendering)
@@ -71,11 +76,33 @@ def reconstruction(
         if counts is not None:
             seen = goal + (seen - goal) * _spread(counts, views)
         perceived = distance(perceptual(seen), [_spread(level, views) for level in features])
-        plain = (seen - goal).square().flatten(1).mean(1)
+        squares = (seen - goal).square()
+        if looked_at is not None:
+            squares = squares * _spread(looked_at, views)
+        plain = squares.flatten(1).mean(1)
         value = _per_subject(perceived + pixels * plain, views)
         return Loss(value, {"perceptual": _number(perceived), "pixel": _number(plain)})
 
     return loss
+
+
+def attention(landmarks: Tensor, image: Tensor) -> Tensor:
+    """Near 1 at eyes, nose and mouth (N, 1, H, W), and falling over a third of the distance between the eyes.
+
+    Args:
+        landmarks: (N, 1, K, 2) in [0, 1] of the crop, the first five as `Face` has them.
+        image: (N, 3, H, W), of which only the size counts.
+    """
+    points = landmarks[:, 0, :FACE].to(image)
+    reach = (points[:, 0] - points[:, 1]).norm(dim=-1).clamp_min(1e-3) / 3  # (N,)
+    mouth = points[:, 3:].mean(1, keepdim=True)
+    points = torch.cat([points, mouth], dim=1)
+    away = []
+    for axis, size in ((0, image.shape[-1]), (1, image.shape[-2])):
+        place = (torch.arange(size, device=image.device) + 0.5) / size
+        away.append(((place - points[..., axis, None]) / reach[:, None, None]).square())  # (N, 6, size)
+    bells = torch.exp(-0.5 * (away[1][..., :, None] + away[0][..., None, :]))
+    return bells.amax(1, keepdim=True)
 
 
 def photo(subject: Subject, background: Background = "own") -> tuple[Tensor, Tensor | None]:

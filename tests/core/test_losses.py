@@ -50,6 +50,28 @@ def test_reconstruction_is_nothing_for_the_photo_itself_and_counts_features_and_
     assert both.metrics["perceptual"] > 0.001
 
 
+def test_pixels_of_eyes_nose_and_mouth_count_more_by_their_focus(perceptual: Perceptual) -> None:
+    landmarks = torch.tensor([[0.4, 0.4], [0.6, 0.4], [0.5, 0.5], [0.43, 0.6], [0.57, 0.6], [0.1, 0.1]])[None, None]
+    known = replace(subject(0), landmarks=landmarks)
+    assert known.image is not None
+    size = known.image.shape[-1]
+
+    def seen(x: float, y: float, focus: float) -> float:
+        """The pixel part for a photo that differs from the rendering in one spot."""
+        row, column = round(y * size), round(x * size)
+        image = known.image.clone()  # type: ignore[union-attr]
+        image[..., row - 2 : row + 2, column - 2 : column + 2] = 1.0
+        loss = losses.reconstruction(perceptual, replace(known, image=image), focus=focus)
+        return loss(draw(latent(), 256), step(latent())).metrics["pixel"]
+
+    for x, y in (*landmarks[0, 0, :5].tolist(), (0.5, 0.6)):
+        assert seen(x, y, 3.0) == pytest.approx(4 * seen(x, y, 0.0), rel=0.1)
+    for x, y in ((0.1, 0.1), (0.5, 0.9), (0.9, 0.4)):
+        assert seen(x, y, 3.0) == pytest.approx(seen(x, y, 0.0), rel=0.01)
+    blind = losses.reconstruction(perceptual, subject(1), focus=3.0)(draw(latent(), 256), step(latent()))
+    assert blind.metrics == losses.reconstruction(perceptual, subject(1))(draw(latent(), 256), step(latent())).metrics
+
+
 def test_photo_features_are_computed_once(perceptual: Perceptual) -> None:
     calls: list[int] = []
     hook = perceptual.network.register_forward_hook(lambda *_: calls.append(1))
