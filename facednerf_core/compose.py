@@ -33,7 +33,7 @@ NOISE_WEIGHT = 1e3  # of the regularity of noise maps, as published
 REACH = 0.75  # of an edit, in W's radius: beyond that a sentence makes somebody else
 LEARNING_RATE = {EDIT: 0.25, JOINT: 0.03}  # in units of W's deviation
 WEIGHTS: Mapping[str, Mapping[str, float]] = {  # of each term; the plugin's card and the user multiply them
-    EDIT: {"reconstruction": 15.0, "identity": 4.0, "guidance": 60.0, "latent": 0.2},
+    EDIT: {"reconstruction": 15.0, "identity": 3.0, "guidance": 60.0, "latent": 0.2},
     JOINT: {"reconstruction": 1.0, "identity": 0.5, "guidance": 1.0},
 }
 
