@@ -16,7 +16,8 @@ from facednerf_starter.train.mapping import LABEL_DIM, Design, numbers, told
 from facednerf_starter.world.attributes import Z_DIM, decode, draw
 from facednerf_starter.world.cameras import draw_cameras
 from facednerf_starter.world.render import render
-from safetensors.torch import load_file
+
+from facednerf_core import statedicts
 
 NETWORKS = {"generator": TriPlaneGenerator, "panohead": TriGridGenerator}
 CPU = torch.device("cpu")
@@ -26,8 +27,7 @@ def shipped(name: str) -> tuple[TriPlaneGenerator | TriGridGenerator, dict[str, 
     path = FOLDER / f"{name}.safetensors"
     config = json.loads(path.with_suffix(".json").read_text("utf-8"))
     del config["class"]
-    tensors = {key: value.float() for key, value in load_file(path).items()}
-    network = NETWORKS[name].from_state_dict(tensors, **config).requires_grad_(False)
+    network = NETWORKS[name].from_state_dict(statedicts.read(path), **config).requires_grad_(False)
     card: dict[str, object] = json.loads(Path(path.with_suffix(".card.json")).read_text("utf-8"))["settings"]
     return network, card
 
