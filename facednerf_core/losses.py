@@ -53,8 +53,7 @@ def reconstruction(
         outside: how much differences outside the mask count, 0 to 1; those inside count 1.
         pixels: weight of the pixel part.
         spared: where the rendering may differ, (N, 1, h, w) in [0, 1]: 1 is not compared at all.
-        focus: how much more pixels count at eyes, nose and mouth, where k is 1, if the subject has its landmarks: a face is
-            known by what covers a hundredth of the picture.
+        focus: how much more pixels count at eyes, nose and mouth, where k is 1 (`attention`), if the subject has landmarks.
     """
     target, mask = photo(subject, background)
     with torch.no_grad():

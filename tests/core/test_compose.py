@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from facednerf_core import compose, plans
+from facednerf_core import compose, losses, plans
 from facednerf_core.cards import Card
 from facednerf_core.errors import UnknownName
 from facednerf_core.hookspecs import hookimpl
@@ -107,6 +107,25 @@ def test_the_papers_recipe_is_joint_from_near_the_mean_then_tuned_on_the_same_te
     assert torch.equal(again.start.source.w, start)
     _, other = posed(RECIPE.changed(recipe="paper", seed=1), shelves, registry)
     assert not torch.equal(other.start.source.w, start)
+
+
+def test_eyes_nose_and_mouth_count_more_in_the_default_recipe_alone(
+    shelves: Shelves, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[bool, float]] = []
+
+    def reconstruction(*given: Any, spared: Any = None, focus: float = 0.0, **more: Any) -> Any:
+        asked.append((spared is None, focus))
+        return whole(*given, spared=spared, focus=focus, **more)
+
+    whole = losses.reconstruction
+    monkeypatch.setattr(losses, "reconstruction", reconstruction)
+    posed(RECIPE, shelves, registry)
+    assert (True, compose.FOCUS) in asked
+    assert compose.FOCUS > 0
+    asked.clear()
+    posed(RECIPE.changed(recipe="paper"), shelves, registry)
+    assert {focus for _, focus in asked} == {0.0}
 
 
 def test_the_users_steps_go_before(shelves: Shelves, registry: Registry) -> None:

@@ -54,12 +54,13 @@ def test_pixels_of_eyes_nose_and_mouth_count_more_by_their_focus(perceptual: Per
     landmarks = torch.tensor([[0.4, 0.4], [0.6, 0.4], [0.5, 0.5], [0.43, 0.6], [0.57, 0.6], [0.1, 0.1]])[None, None]
     known = replace(subject(0), landmarks=landmarks)
     assert known.image is not None
-    size = known.image.shape[-1]
+    whole = known.image
+    size = whole.shape[-1]
 
     def seen(x: float, y: float, focus: float) -> float:
         """The pixel part for a photo that differs from the rendering in one spot."""
         row, column = round(y * size), round(x * size)
-        image = known.image.clone()  # type: ignore[union-attr]
+        image = whole.clone()
         image[..., row - 2 : row + 2, column - 2 : column + 2] = 1.0
         loss = losses.reconstruction(perceptual, replace(known, image=image), focus=focus)
         return loss(draw(latent(), 256), step(latent())).metrics["pixel"]

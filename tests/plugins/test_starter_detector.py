@@ -74,6 +74,17 @@ def test_a_cat_and_a_cup_are_no_faces(finder: FaceFinder, name: str) -> None:
     assert finder.find(getattr(skimage.data, name)()) == []
 
 
+@pytest.mark.parametrize("size", [64, 96])
+def test_a_face_of_few_pixels_is_found(finder: FaceFinder, photo: np.ndarray, size: int) -> None:
+    small = np.asarray(Image.fromarray(photo).resize((size, size), Image.Resampling.LANCZOS))
+    (face,) = finder.find(small)
+    (large,) = finder.find(photo)
+    assert face.landmarks is not None
+    assert large.landmarks is not None
+    off = face.landmarks[:5] * photo.shape[0] / size - large.landmarks[:5]
+    assert np.linalg.norm(off, axis=1).max() < 0.3 * np.linalg.norm(large.landmarks[0] - large.landmarks[1])
+
+
 def test_two_people_are_two_faces_largest_first(finder: FaceFinder, photo: np.ndarray) -> None:
     small = np.asarray(Image.fromarray(photo[:, ::-1]).resize((340, 340), Image.Resampling.LANCZOS))
     both = np.concatenate([np.pad(small, ((100, 72), (0, 0), (0, 0))), photo], axis=1)

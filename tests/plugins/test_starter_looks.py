@@ -9,6 +9,7 @@ from facednerf_starter.world import wear
 from facednerf_starter.world.anatomy import Measures, measure
 from facednerf_starter.world.attributes import Attributes, decode, draw
 from facednerf_starter.world.cameras import look
+from facednerf_starter.world.hair import cover, hair, strand
 from facednerf_starter.world.heads import beard_mask, face
 from facednerf_starter.world.landmarks import LANDMARKS
 from facednerf_starter.world.light import soft
@@ -50,6 +51,38 @@ def test_hair_begins_gradually() -> None:
     line = seen.albedo[0, 0].mean(0)[y - 20 : y + 12, x - 6 : x + 7].mean(1)  # black above, pale below
     between = (line > line.min() + 0.15) & (line < line.max() - 0.15)
     assert int(between.sum()) >= 4
+
+
+def _across(part: float, fringe: float) -> Tensor:
+    """How strands of short hair run over the forehead's middle: the gradient (2,) of `strand` rightwards and upwards."""
+    m = measure(_head(hair_style="short", femininity=0.95, part=part, fringe=fringe, wave=0.0))
+    place = torch.tensor([[0.15, 0.15 + 1e-3, 0.15], [0.8, 0.8, 0.8 + 1e-3], [0.75, 0.75, 0.75]])
+    s = strand(*place[:, None], m)[0]
+    return (s[1:] - s[0]) / 1e-3
+
+
+def test_short_hair_is_combed_aside_and_a_fringe_falls_forward() -> None:
+    aside, fringe = _across(0.5, 0.0).abs(), _across(0.5, 1.0).abs()
+    assert float(aside[1] / aside[0]) > 4 * float(fringe[1] / fringe[0])
+
+
+def test_short_hair_is_shorn_at_the_sides_of_a_man() -> None:
+    place = torch.tensor([[[0.75, 0.75]], [[0.7, -0.1]], [[-0.3, -0.3]]])  # above and beside the ear
+
+    def covered(femininity: float) -> Tensor:
+        m = measure(_head(hair_style="short", femininity=femininity, fringe=0.0, hair_length=0.2, wave=0.0))
+        return cover(strand(*place, m), *place, m)[0][0]
+
+    man, woman = covered(0.05), covered(0.95)
+    assert float(man[1]) < 0.8 * float(man[0])
+    assert float(woman[1] / woman[0]) > float(man[1] / man[0]) + 0.1
+
+
+def test_combed_hair_stands_higher_in_front() -> None:
+    m = measure(_head(hair_style="short", fringe=0.0, hair_volume=1.0, part=2.0))
+    front = torch.tensor([[[-0.1]], [[1.05]], [[0.55]]])
+    flat = hair(*front, {**m, "quiff": 0 * m["quiff"]}, False)
+    assert float(flat - hair(*front, m, False)) > 0.03
 
 
 def test_long_hair_falls_on_both_sides_of_a_neck_that_is_seen() -> None:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from facednerf_core import statedicts
 from facednerf_core.errors import InputError
 from facednerf_core.interfaces import Generator
 from facednerf_core.scene import Latent, Rendering, Scene
@@ -200,8 +200,7 @@ def read(tensors: Path, config: Path) -> Eva3dNetwork:
         raise InputError(f"'{config}' is not a JSON file of the network's arguments: {error}") from error
     arguments.pop("class", None)
     try:
-        state = {name: value.float() for name, value in load_file(tensors).items()}
-        return Eva3dNetwork.from_state_dict(state, **arguments)
+        return Eva3dNetwork.from_state_dict(statedicts.read(tensors), **arguments)
     except SafetensorError as error:
         raise InputError(f"'{tensors}' is no safetensors file: {error}") from error
     except TypeError as error:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from facednerf_core import statedicts
 from facednerf_core.framing import moved
 from facednerf_core.interfaces import Detector, Face
 from facednerf_starter.detector import person
@@ -38,11 +39,9 @@ class FaceFinder(Detector):
     @classmethod
     def from_files(cls, weights: Path, config: Path, device: torch.device) -> FaceFinder:
         """The finder out of its safetensors file and the JSON beside it."""
-        from safetensors.torch import load_file
-
         said = json.loads(config.read_text(encoding="utf-8"))
         network = FaceReader(said["landmarks"], said["widths"])
-        network.load_state_dict({name: value.float() for name, value in load_file(weights).items()}, strict=False)
+        network.load_state_dict(statedicts.read(weights), strict=False)
         network.requires_grad_(False)
         return cls(network, device, mirror_order(said["names"]))
 

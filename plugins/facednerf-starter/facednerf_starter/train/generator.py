@@ -290,10 +290,13 @@ def disturbed(ws: Tensor, largest: float, numbers: Mapping[str, Tensor]) -> Tens
 
 
 def stored(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What the file holds: the convolutions in eight bits, row by row, for that is not to be seen; all else as it is."""
+    """What the file holds: the convolutions in eight bits, row by row, which is not to be seen; all else in half."""
     kept: dict[str, Tensor] = {}
     for name, value in tensors.items():
-        kept |= statedicts.packed(value, name) if value.ndim == CONVOLUTION else {name: value}
+        if value.ndim == CONVOLUTION:
+            kept |= statedicts.packed(value, name)
+        else:
+            kept[name] = value.half() if value.is_floating_point() else value
     return kept
 
 
@@ -313,7 +316,8 @@ def finish(
                 layer.noise_strength.mul_(size)
     found = statistics(network.backbone.mapping, torch.zeros(25))
     network.backbone.mapping.w_avg.copy_(found.mean)
-    frozen = kind.plain.from_state_dict(statedicts.plain(stored(network.state_dict())), **config)
+    tensors = stored(network.state_dict())
+    frozen = kind.plain.from_state_dict(statedicts.plain(tensors), **config)
     measured = showing.measure(frozen, reader, args.out, design)
     showing.pictures(frozen, reader, args.out, seed=args.seed, deviation=found.deviation, design=design)
     measured["w_deviation_mean"] = round(float(found.deviation.mean()), 4)
@@ -322,7 +326,7 @@ def finish(
     export(
         args.out,
         kind.file,
-        stored(network.state_dict()),
+        tensors,
         {"class": f"{kind.plain.__module__}.{kind.plain.__name__}", **config},
         began
         | card(
