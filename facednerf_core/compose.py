@@ -16,6 +16,7 @@ from facednerf_core.views import Fixed, Nearby, within
 if TYPE_CHECKING:
     import torch
 
+    from facednerf_core.atlas import Heading
     from facednerf_core.events import Observer
     from facednerf_core.interfaces import Generator, Guidance, Identity, Inverter
     from facednerf_core.loop import Problem
@@ -26,14 +27,14 @@ if TYPE_CHECKING:
 JOINT, EDIT = "joint", "edit"
 ELSEWHERE = "elsewhere"  # the reconstruction of what a sentence does not speak of
 WITHIN = "within"  # the latent prior along W's principal axes
-STEPS = {EDIT: 80, JOINT: 500}
+STEPS = {EDIT: 60, JOINT: 500}
 PIXELS = 4.0  # of the pixel part of the reconstruction: a small VGG16 alone leaves colours loose
 FOCUS = 4.0  # how much more pixels of eyes, nose and mouth count in it, in the default recipe
 NOISE_WEIGHT = 1e3  # of the regularity of noise maps, as published
 REACH = 0.75  # of an edit, in W's radius: beyond that a sentence makes somebody else
 LEARNING_RATE = {EDIT: 0.25, JOINT: 0.03}  # in units of W's deviation
 WEIGHTS: Mapping[str, Mapping[str, float]] = {  # of each term; the plugin's card and the user multiply them
-    EDIT: {"reconstruction": 15.0, "identity": 3.0, "guidance": 60.0, "latent": 0.2},
+    EDIT: {"reconstruction": 15.0, "identity": 4.0, "guidance": 60.0, "latent": 0.2},
     JOINT: {"reconstruction": 1.0, "identity": 0.5, "guidance": 1.0},
 }
 
@@ -94,7 +95,7 @@ def problem(plan: Plan, built: Built, subject: Subject) -> Problem:
         if built.tuner is not None:
             stages += built.tuner.stages(recipe, terms)
         if recipe.task == "edit":
-            stages.append(_edit(recipe, terms))
+            stages.append(_edit(recipe, terms, _heading(plan, built)))
     known = {stage.name for stage in stages}
     for name in recipe.steps:
         if name not in known:
@@ -170,11 +171,24 @@ def _weighted(stage: str, term: Term) -> Term:
     return replace(term, weight=Constant(WEIGHTS[stage].get(term.name, 1.0)))
 
 
-def _edit(recipe: Recipe, terms: Mapping[str, Term]) -> Stage:
+def _heading(plan: Plan, built: Built) -> Heading | None:
+    """Where the sentence lies among the heads of the generator's atlas; None without an atlas, or a guidance that scores."""
+    from facednerf_core.atlas import heading
+
+    atlas = built.generator.atlas()
+    if atlas is None or built.guidance is None:
+        return None
+    recipe, source = plan.recipe, plan.source_prompt
+    scores = built.guidance.score(atlas.pictures, recipe.prompt, source_prompt=source, negative=recipe.negative)
+    return None if scores is None else heading(atlas, scores)
+
+
+def _edit(recipe: Recipe, terms: Mapping[str, Term], heading: Heading | None) -> Stage:
     """The default recipe's last stage: only the latent moves, inside the tuned generator, and all its rows together: what
     a sentence asks for is a direction of W, and rows that move apart leave the heads that the generator knows. For the
     same reason it moves along W's principal axes: along the others lie heads that nobody drew, such as green light. What
-    the sentence does not speak of is held to the photo."""
+    the sentence does not speak of is held to the photo. Where heads are known that follow the sentence, it begins as far
+    along their direction as they are."""
     names = [name for name in ("guidance", ELSEWHERE, "identity", WITHIN) if name in terms]
     return Stage(
         EDIT,
@@ -186,6 +200,7 @@ def _edit(recipe: Recipe, terms: Mapping[str, Term]) -> Stage:
         tied=True,
         principal=True,
         reach=REACH,
+        begin=None if heading is None else heading.reached,
         size=recipe.size,
     )
 

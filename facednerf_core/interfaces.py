@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from facednerf_core.recipe import Recipe
-    from facednerf_core.scene import Latent, Rendering, Scene, Subject
+    from facednerf_core.scene import Atlas, Latent, Rendering, Scene, Subject
     from facednerf_core.terms import LossFn, Stage, Term
     from facednerf_core.views import Orbit, View
 
@@ -49,6 +49,11 @@ class Generator(ABC):
         import torch
 
         return torch.diag(self.deviation())
+
+    def atlas(self) -> Atlas | None:
+        """Random heads and their pictures, by which a sentence finds its direction in W (`atlas.heading`); None: there is
+        none, and an edit begins where the photo is."""
+        return None
 
     @abstractmethod
     def sample(self, rng: torch.Generator, truncation: float = 0.7) -> Latent:
@@ -98,6 +103,14 @@ class Guidance(ABC):
         """Where in the subject's photo `prompt` asks for something else, (N, 1, h, w) in [0, 1]; None: anywhere.
 
         What lies outside can be held to the photo, what lies inside must not.
+        """
+        return None
+
+    def score(self, pictures: Tensor, prompt: str, *, source_prompt: str | None = None, negative: str = "") -> Tensor | None:
+        """How much better pictures (M, 3, H, W) in [-1, 1] fit `prompt` than the source or nothing, (M,), each by itself;
+        None: it cannot tell.
+
+        An edit begins along the direction of W in which the heads of a generator's atlas score higher.
         """
         return None
 

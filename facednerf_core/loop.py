@@ -60,7 +60,10 @@ class State:
     def enter(self, stage: Stage, deviation: Tensor) -> State:
         """The state as a stage begins: its source is today's latent, and Adam has no memory."""
         latent = self.latent(deviation).detach()
-        return replace(self, stage=stage.name, index=0, source=latent, offset=torch.zeros_like(latent.w), moments={})
+        offset = torch.zeros_like(latent.w)
+        if stage.begin is not None:
+            offset = (stage.begin(latent.w) - latent.w) / deviation.clamp_min(1e-12)
+        return replace(self, stage=stage.name, index=0, source=latent, offset=offset, moments={})
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,14 @@ class Latent:
         return replace(self, w=w)
 
 
+@dataclass(frozen=True)
+class Atlas:
+    """M random heads of a generator, seen from the front."""
+
+    latents: Tensor  # (M, C), one row of w each
+    pictures: Tensor  # (M, 3, H, W) in [-1, 1]
+
+
 class Scene:
     """What a generator makes of a latent once per step; opaque to the core, subclassed by each backbone."""
 

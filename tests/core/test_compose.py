@@ -15,7 +15,7 @@ from facednerf_core.loop import Problem, optimize
 from facednerf_core.perceptual import Perceptual, Vgg16
 from facednerf_core.plugins import Shelves
 from facednerf_core.recipe import Recipe, Weights
-from facednerf_core.scene import Subject
+from facednerf_core.scene import Atlas, Subject
 from facednerf_core.terms import Stage
 from facednerf_core.views import Fixed, Nearby
 from facednerf_core.weights import Registry
@@ -249,3 +249,36 @@ def test_observers_of_plugins_are_built_with_their_options() -> None:
     assert seen == [5]
     assert list(guests) == ["watch"]
     assert notes == ["the observer 'sick' cannot be built (ZeroDivisionError: division by zero); it sees nothing"]
+
+
+def test_an_edit_begins_where_heads_of_the_atlas_follow_the_sentence(
+    shelves: Shelves, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latents = torch.randn(60, 5, generator=torch.Generator().manual_seed(0))
+    known = Atlas(latents, torch.zeros(60, 3, 8, 8))
+    asked = []
+
+    def score(self: Aim, pictures: torch.Tensor, prompt: str, **how: Any) -> torch.Tensor:
+        assert pictures is known.pictures
+        asked.append((prompt, how["source_prompt"], how["negative"]))
+        return latents[:, 2]
+
+    monkeypatch.setattr(ToyGenerator, "atlas", lambda self: known)
+    _, plain = posed(RECIPE, shelves, registry)
+    assert plain.stages[-1].begin is None, "a guidance that gives no scores"
+    monkeypatch.setattr(Aim, "score", score)
+    plan, problem = posed(RECIPE, shelves, registry)
+    assert asked == [(RECIPE.prompt, plan.source_prompt, RECIPE.negative)]
+    begin = problem.stages[-1].begin
+    assert begin is not None
+    moved = begin(torch.zeros(1, 2, 5))
+    assert torch.equal(moved[0, 0], moved[0, 1])
+    assert moved[0, 0, 2] > 1.0
+    assert moved[0, 0].abs().argmax() == 2
+    posed(RECIPE.changed(recipe="paper"), shelves, registry)
+    assert len(asked) == 1, "the paper's recipe begins near the mean"
+
+
+def test_without_an_atlas_an_edit_begins_at_the_photo(shelves: Shelves, registry: Registry) -> None:
+    _, problem = posed(RECIPE, shelves, registry)
+    assert problem.stages[-1].begin is None

@@ -273,6 +273,17 @@ def test_axes_that_are_dimensions_change_nothing_and_a_principal_stage_resumes_b
     assert_same(list(optimize(along, half))[-1].state, list(optimize(along))[-1].state)
 
 
+def test_a_stage_may_begin_elsewhere_and_knows_where_it_came_from() -> None:
+    still = problem(stage(lr={"latent": 0.0}, begin=lambda w: w + 0.25))
+    last = list(optimize(still))[-1].state
+    deviation = still.generator.deviation()
+    assert torch.allclose(last.latent(deviation).w, still.start.source.w + 0.25, atol=1e-6)
+    assert torch.equal(last.source.w, still.start.source.w)
+    walked = problem(stage(begin=lambda w: w + 0.25))
+    half = list(islice(optimize(walked), 5))[-1].state
+    assert_same(list(optimize(walked, half))[-1].state, list(optimize(walked))[-1].state)
+
+
 def test_w_goes_no_further_than_the_stage_reaches() -> None:
     task = problem(stage(terms=[Term("fit", Fixed(), towards(5.0))], steps=30, reach=0.2))
     radius = task.generator.deviation().norm()

@@ -22,6 +22,7 @@ from torch import Tensor
 from facednerf_core.cards import LocalWeights, WeightsCard
 from facednerf_core.compute import rng
 from facednerf_core.errors import InputError, MissingWeights
+from facednerf_core.resampling import resized
 from tests.smooth import draw, gradient, he, latent, spread, step, subject
 
 WORDS = ("a", "man", "with", "glasses", "blue", "hair", "an", "old", "young", "woman")
@@ -224,6 +225,17 @@ def test_the_region_of_a_sentence_is_where_its_gradient_is() -> None:
     assert float(found[..., 16:, :].max()) == 0.0
     assert guidance.region("red", person) is None  # nothing to differ from
     assert guidance.region("red", replace(FRONT, image=None), source_prompt="green") is None
+
+
+def test_pictures_are_scored_by_the_sentences_direction(encoder: Encoder) -> None:
+    guidance = ClipGuidance(encoder, ClipOptions())
+    pictures = torch.rand(70, 3, 40, 40, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    found = guidance.score(pictures, "red", source_prompt="green")
+    assert found.shape == (70,)
+    assert found.std() > 0
+    assert torch.allclose(found, -guidance.score(pictures, "green", source_prompt="red"), atol=1e-5)
+    seen = encoder.pictures(resized(pictures[66:67], (encoder.size, encoder.size)))
+    assert torch.allclose(found[66:67], seen @ guidance.direction("red", "green"), atol=1e-5)
 
 
 def test_words_outside_a_closed_vocabulary_are_named(encoder: Encoder) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from facednerf_eg3d.generator import Eg3d, Planes, orbit_of, read
+from facednerf_eg3d.generator import Eg3d, Planes, adjusted, orbit_of, read
 from facednerf_eg3d.mapping import statistics
+from facednerf_eg3d.options import Eg3dOptions
 from facednerf_eg3d.plugin import build, register_generators
 from facednerf_eg3d.retuning import with_tensors
 from safetensors.torch import save_file
@@ -202,11 +204,31 @@ def test_the_card_builds_from_half_precision_files(files: LocalWeights, latent: 
         build(torch.device("cpu"), None)
 
 
-def test_options_are_validated() -> None:
+def test_faint_samples_are_left_out_unless_the_user_wants_all() -> None:
+    own = tiny().options
+    assert own.faint == 0
+    assert adjusted(tiny(), Eg3dOptions()).options == replace(own, faint=1e-4)
+    assert adjusted(tiny(), Eg3dOptions(faint=0.0)).options == own
+
+
+def test_faint_samples_change_next_to_nothing(latent: Latent, eg3d: Eg3d) -> None:
+    whole, seen = (
+        generator.render(generator.synthesize(latent), VIEW, jitter=jitter())
+        for generator in (eg3d, Eg3d(adjusted(tiny(), Eg3dOptions(faint=1e-3)), Orbit()))
+    )
+    assert 0 < (seen.image - whole.image).abs().max() < 0.02
+    torch.testing.assert_close(seen.mask, whole.mask, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [({"coarse": 2}, "coarse"), ({"faint": -1e-4}, "faint .* not -0.0001"), ({"faint": 1.0}, "faint .* not 1.0")],
+)
+def test_options_are_validated(wrong: dict[str, object], complaint: str) -> None:
     cards: list[Card] = []
     register_generators(cards.append)
-    with pytest.raises(InputError, match="coarse"):
-        cards[0].checked({"coarse": 2})
+    with pytest.raises(InputError, match=complaint):
+        cards[0].checked(wrong)
 
 
 def test_an_unreadable_config_is_named(files: LocalWeights) -> None:

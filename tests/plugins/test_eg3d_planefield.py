@@ -6,7 +6,7 @@ import pytest
 import torch
 from facednerf_eg3d import planefield
 from facednerf_eg3d.decoder import Decoder
-from facednerf_eg3d.planefield import Layout, decode, merged, tabulated
+from facednerf_eg3d.planefield import Layout, PlaneField, decode, merged, tabulated
 from facednerf_eg3d.triplanes import EG3D_AXES, PlaneAxes, mean_features
 from torch import Tensor
 
@@ -98,3 +98,21 @@ def test_large_hidden_activations_stay_exact(size: float) -> None:
         expected = decoder(mean_features(planes, points, EG3D_AXES, 1.4))
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("axes", [EG3D_AXES, OTHER_AXES])
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_the_density_alone_is_the_fields_and_carries_no_gradient(
+    axes: PlaneAxes, dtype: torch.dtype, near: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planefield, "PORTION", 32)
+    planes, points, decoder = case(dtype)
+    quick = PlaneField(planes, axes, decoder.weights(), 1.4)
+    sigma, colours = quick(points)
+    density = quick.density(points)
+    assert not density.requires_grad
+    torch.testing.assert_close(density, sigma.detach(), atol=near, rtol=near)
+    for found, expected in zip((sigma, colours), decoder(mean_features(planes, points, axes, 1.4)), strict=True):
+        torch.testing.assert_close(found, expected, atol=10 * near, rtol=10 * near)
+    (gradient,) = torch.autograd.grad(sigma.sum(), planes)
+    assert gradient.abs().sum() > 0

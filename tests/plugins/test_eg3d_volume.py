@@ -12,10 +12,14 @@ from facednerf_eg3d.network import TriPlaneGenerator
 from facednerf_eg3d.rays import box_span, camera_rays
 from facednerf_eg3d.sampling import Draws, coarse_depths, fine_depths, middle_draws, random_draws
 from facednerf_eg3d.triplanes import EG3D_AXES, mean_features, plane_axes, plane_features
-from facednerf_eg3d.volume import RayOptions, trace
+from facednerf_eg3d.volume import Field, RayOptions, Traced, trace
 
 from facednerf_core.errors import InputError
+from facednerf_core.views import Orbit
 from tests.plugins.eg3d_goldens import GOLDEN, OPS, TINY, assert_golden, draws
+
+SIDE = 16
+"""Rays per side of a picture of `solid`."""
 
 
 def test_marching() -> None:
@@ -170,3 +174,131 @@ def test_a_ray_through_next_to_nothing_has_no_depth_in_float32() -> None:
     sigma = torch.full((1, 48), -17.0)
     assert torch.isinf(mean_depth(depths, interval_weights(depths, sigma)))
     assert torch.isfinite(mean_depth(depths.double(), interval_weights(depths.double(), sigma.double())))
+
+
+def solid(
+    radius: torch.Tensor, rod: float = 0.03, *, height: float = 0.2, asked: list[tuple[bool, int]] | None = None
+) -> Field:
+    """Hard balls of radius (N,), each below an endless rod that runs away from the camera; there is none of a thickness
+    below 0. `asked` gathers for how many points of a subject it is asked, and whether with gradient."""
+
+    def field(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if asked is not None:
+            asked.append((torch.is_grad_enabled(), points.shape[1]))
+        x, y, z = points.unbind(-1)
+        ball = radius[:, None] - points.norm(dim=-1)
+        bar = rod - torch.stack([y - height, z - x], dim=-1).norm(dim=-1)
+        sigma = (1000.0 * torch.maximum(ball, bar)).clamp(-30.0, 100.0)
+        return sigma, (4.0 * points + radius[:, None, None]).sigmoid()
+
+    return field
+
+
+def look(field: Field, faint: float, *, subjects: int = 1, rays: int = SIDE**2, coarse: int = 24, fine: int = 24) -> Traced:
+    """Two views; the first rays are the upper rows of each."""
+    camera = Orbit().view((0.0, 0.0), (0.3, 0.1), subjects=subjects).camera
+    origins, directions = (value[:, :, :rays] for value in camera_rays(camera, SIDE))
+    options = RayOptions(coarse=coarse, fine=fine, faint=faint)
+    return trace(field, origins, directions, options, middle_draws(coarse, fine, origins))
+
+
+def assert_alike(found: Traced, expected: Traced) -> None:
+    """Depth counts where there is something."""
+    there = expected.alpha > 1e-2
+    assert there.any()
+    torch.testing.assert_close(found.feature, expected.feature, atol=1e-3, rtol=0)
+    torch.testing.assert_close(found.alpha, expected.alpha, atol=1e-3, rtol=0)
+    torch.testing.assert_close(found.depth[there], expected.depth[there], atol=1e-3, rtol=0)
+
+
+def slope(traced: Traced, radius: torch.Tensor) -> torch.Tensor:
+    (found,) = torch.autograd.grad((traced.feature.sum(-1) + traced.alpha * traced.depth).sum(), radius)
+    return found
+
+
+def test_without_faint_samples_the_picture_and_its_gradient_are_nearly_the_same() -> None:
+    radius = torch.tensor([0.15], requires_grad=True)
+    whole, seen = (look(solid(radius), faint) for faint in (0.0, 1e-4))
+    assert_alike(seen, whole)
+    expected = slope(whole, radius)
+    assert expected.abs() > 100
+    torch.testing.assert_close(slope(seen, radius), expected, rtol=0.03, atol=0)
+
+
+def test_few_samples_are_asked_for_a_gradient() -> None:
+    """And where nothing is, there is no second pass."""
+    asked: list[tuple[bool, int]] = []
+    look(solid(torch.tensor([0.15]), asked=asked), 1e-4)
+    samples = 2 * SIDE**2 * 48
+    assert 0 < sum(count for graded, count in asked if graded) < 0.15 * samples
+    assert sum(count for graded, count in asked if not graded) < 0.85 * samples
+    asked.clear()
+    look(solid(torch.tensor([0.15]), asked=asked), 0.0)
+    assert asked == [(True, samples // 2)] * 2
+
+
+def test_a_density_that_is_given_is_asked_instead_of_the_field() -> None:
+    """Of the very same field, so that the picture stays; the field then is asked once, with gradient."""
+    asked: list[tuple[bool, int]] = []
+    weighed: list[tuple[bool, int]] = []
+    radius = torch.tensor([0.15])
+    origins, directions = camera_rays(Orbit().view((0.0, 0.0)).camera, SIDE)
+    options, middle = RayOptions(coarse=24, fine=24, faint=1e-4), middle_draws(24, 24, origins)
+    alone = solid(radius, asked=weighed)
+    quick = trace(solid(radius, asked=asked), origins, directions, options, middle, density=lambda points: alone(points)[0])
+    assert [graded for graded, _ in asked] == [True]
+    assert [graded for graded, _ in weighed] == [False, False]
+    torch.testing.assert_close(quick, trace(solid(radius), origins, directions, options, middle))
+
+
+def test_subjects_of_which_unlike_numbers_of_samples_are_seen_equal_each_alone() -> None:
+    radius = torch.tensor([0.15, -1.0, 0.06], requires_grad=True)
+    both = look(solid(radius, -1.0), 1e-4, subjects=3)
+    slopes = slope(both, radius)
+    numbers = []
+    for index in range(3):
+        asked: list[tuple[bool, int]] = []
+        own = radius[index : index + 1].detach().requires_grad_()
+        one = look(solid(own, -1.0, asked=asked), 1e-4)
+        numbers.append(asked[-1])
+        for found, expected in zip(both, one, strict=True):
+            torch.testing.assert_close(found[index : index + 1], expected)
+        torch.testing.assert_close(slopes[index : index + 1], slope(one, own), rtol=1e-4, atol=1e-6)
+    assert len(set(numbers)) == 3
+
+
+@pytest.mark.parametrize("radii", [[-1.0], [-1.0, -1.0]])
+def test_where_nothing_is_all_is_finite_and_no_field_is_asked_for_no_points(radii: list[float]) -> None:
+    asked: list[tuple[bool, int]] = []
+    radius = torch.tensor(radii, requires_grad=True)
+    seen = look(solid(radius, -1.0, asked=asked), 1e-4, subjects=len(radii))
+    assert all(count > 0 for _, count in asked)
+    assert (seen.alpha < 1e-6).all()
+    torch.testing.assert_close(seen.feature, torch.full_like(seen.feature, -1.0))
+    assert all(torch.isfinite(value).all() for value in seen)
+    (gradient,) = torch.autograd.grad(seen.feature.sum() + seen.depth.sum() + seen.alpha.sum(), radius)
+    assert torch.isfinite(gradient).all()
+
+
+def rod_alone() -> Field:
+    """Thinner, along the rays, than the steps of ten coarse samples."""
+    return solid(torch.tensor([-1.0]), 0.05, height=0.12)
+
+
+def stepped_over(rays: int) -> tuple[torch.Tensor, Traced]:
+    """Which rays meet the rod, but not in their first look; and what all samples see."""
+    first, whole = (look(rod_alone(), 0.0, coarse=10, fine=fine, rays=rays) for fine in (0, 24))
+    return (first.alpha < 1e-4) & (whole.alpha > 0.5), whole
+
+
+def test_a_rod_that_the_first_look_steps_over_is_met_through_its_neighbours() -> None:
+    missed, whole = stepped_over(SIDE**2)
+    assert missed.sum() > 10
+    assert_alike(look(rod_alone(), 1e-4, coarse=10), whole)
+
+
+def test_rays_that_make_no_square_are_all_looked_at_twice() -> None:
+    rays = 7 * SIDE
+    missed, whole = stepped_over(rays)
+    assert missed.sum() > 10
+    assert_alike(look(rod_alone(), 1e-4, coarse=10, rays=rays), whole)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -181,9 +182,26 @@ def test_the_card_builds_from_half_precision_files(files: LocalWeights, latent: 
 
 def test_options_change_what_the_checkpoint_says_only_where_they_are_set() -> None:
     own = tiny(cull_clouds=0.2, triplane_crop=0.05).options
-    assert adjusted(tiny(cull_clouds=0.2, triplane_crop=0.05), PanoHeadOptions()).options == own
+    assert adjusted(tiny(cull_clouds=0.2, triplane_crop=0.05), PanoHeadOptions(faint=0.0)).options == own
     changed = adjusted(tiny(cull_clouds=0.2), PanoHeadOptions(crop=0.2, cull=0.4, coarse=5)).options
     assert (changed.triplane_crop, changed.cull_clouds, changed.coarse, changed.fine) == (0.2, 0.4, 5, 10)
+
+
+def test_faint_samples_are_left_out_unless_the_user_wants_all() -> None:
+    own = tiny().options
+    assert own.faint == 0
+    assert adjusted(tiny(), PanoHeadOptions()).options == replace(own, faint=1e-4)
+    assert adjusted(tiny(), PanoHeadOptions(faint=0.0, crop=0.2)).options == replace(own, triplane_crop=0.2)
+    assert adjusted(tiny(), PanoHeadOptions(faint=0.01, crop="off")).options == replace(own, faint=0.01, triplane_crop=None)
+
+
+def test_faint_samples_change_next_to_nothing(latent: Latent, panohead: PanoHead) -> None:
+    whole, seen = (
+        generator.render(generator.synthesize(latent), VIEW, jitter=jitter())
+        for generator in (panohead, PanoHead(adjusted(tiny(), PanoHeadOptions(faint=1e-3)), ORBIT))
+    )
+    assert 0 < (seen.image - whole.image).abs().max() < 0.02
+    torch.testing.assert_close(seen.mask, whole.mask, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -193,6 +211,8 @@ def test_options_change_what_the_checkpoint_says_only_where_they_are_set() -> No
         ({"fine": -1}, "-1 fine samples"),
         ({"rays": 0}, "1 ray per side"),
         ({"cull": 1.5}, "0 to 1"),
+        ({"faint": -1e-4}, "faint .* not -0.0001"),
+        ({"faint": 1.0}, "faint .* not 1.0"),
         ({"crop": "some"}, "crop"),
         ({"zoom": 2}, "has no option 'zoom'"),
     ],

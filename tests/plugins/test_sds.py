@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from facednerf_sds.denoiser import Epsilon, Velocity, amplitudes, denoiser
-from facednerf_sds.guidance import ScoreDistillation
+from facednerf_sds.guidance import SCORED_AT_ONCE, ScoreDistillation
 from facednerf_sds.options import SdsOptions
 from facednerf_sds.pipeline import Pipeline, load
 from facednerf_sds.plugin import build
@@ -233,6 +233,34 @@ def test_the_region_of_a_sentence_is_where_the_denoiser_hears_it(pipeline: Pipel
     assert not torch.equal(man, blue)
     assert guidance.region("blue hair", person) is None  # nothing to differ from
     assert guidance.region("blue hair", replace(FRONT, image=None), source_prompt="a man") is None
+
+
+def test_pictures_are_scored_by_the_noise_that_the_prompt_finds_and_the_source_does_not(pipeline: Pipeline) -> None:
+    asked: list[int] = []
+
+    def listen(noisy: Tensor, t: Tensor, text: Tensor) -> Tensor:
+        """Under a text it takes every picture for bright, under another for dark."""
+        asked.append(len(noisy))
+        alpha, sigma = amplitudes(pipeline.alpha_bars, t, noisy)
+        return (noisy - alpha * text.mean((1, 2)).sign().view(-1, 1, 1, 1)) / sigma
+
+    class Words:
+        def encode(self, text: str) -> Tensor:
+            return torch.full((1, 2, 4), 1.0 if text == "bright" else -1.0)
+
+    words: Any = Words()
+    guidance = ScoreDistillation(replace(pipeline, autoencoder=Latents(), denoise=listen, prompts=words), SdsOptions())
+    pictures = torch.tensor([0.9, 0.1, 0.6, 0.9]).view(-1, 1, 1, 1).expand(-1, 3, 16, 16)
+    found = guidance.score(pictures, "bright", source_prompt="dark")
+    assert found.shape == (4,)
+    assert found[0] > found[2] > 0 > found[1]
+    assert torch.allclose(found[0], found[3]), "all pictures share times and noise"
+    assert torch.allclose(guidance.score(pictures[1:2], "bright", source_prompt="dark"), found[1:2], rtol=1e-4)
+    assert torch.allclose(guidance.score(pictures, "bright"), guidance.score(pictures, "bright", negative="dark"))
+    assert torch.allclose(guidance.score(pictures, "dark", source_prompt="bright"), -found)
+    asked.clear()
+    guidance.score(pictures[:1].expand(SCORED_AT_ONCE + 1, -1, -1, -1), "bright", source_prompt="dark")
+    assert max(asked) == 2 * SCORED_AT_ONCE, "memory stays bounded"
 
 
 def test_posterior_is_sampled_only_where_asked(folder: Path, pipeline: Pipeline) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 REGION_DRAWS = 24
 """Noisy pictures over which the region of a sentence is averaged (Smilkov et al. 2017, "SmoothGrad")."""
 REGION_NOISE = 0.15
+SCORED_AT_ONCE = 64
 
 
 class ClipGuidance(Guidance):
@@ -115,6 +116,15 @@ class ClipGuidance(Guidance):
         total = functional.avg_pool2d(total, reach, 1, reach // 2, count_include_pad=False)
         top = total.flatten(1).quantile(0.97, dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
         return ((total / top - 0.25) / 0.35).clamp(0, 1)
+
+    @torch.no_grad()
+    def score(self, pictures: Tensor, prompt: str, *, source_prompt: str | None = None, negative: str = "") -> Tensor:
+        """The cosine of each whole picture with the direction of the sentence, (M,)."""
+        side = self.encoder.size
+        goal = self.direction(prompt, source_prompt, negative)
+        return torch.cat(
+            [self.encoder.pictures(resized(part, (side, side))) @ goal for part in pictures.split(SCORED_AT_ONCE)]
+        )
 
     def _crops(self, views: int, rng: torch.Generator) -> Crops:
         chosen = self.options

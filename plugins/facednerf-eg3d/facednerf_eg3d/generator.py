@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from facednerf_core import statedicts
+from facednerf_core.atlas import load
 from facednerf_core.errors import InputError
 from facednerf_core.interfaces import Generator
-from facednerf_core.scene import Latent, Rendering, Scene
+from facednerf_core.scene import Atlas, Latent, Rendering, Scene
 from facednerf_core.views import Orbit, View
 from facednerf_eg3d.mapping import Statistics, principal_axes, statistics
 from facednerf_eg3d.network import TriPlaneGenerator
@@ -53,6 +54,7 @@ class Eg3d(Generator):
         *,
         rules: Rules = "view",
         known: Statistics | None = None,
+        atlas: Path | None = None,
     ) -> None:
         self.network = network
         self.orbit = orbit
@@ -60,6 +62,8 @@ class Eg3d(Generator):
         self.size = (network.img_resolution, network.img_resolution)
         self._known = known
         self._axes: Tensor | None = None
+        self._sheet = atlas
+        self._atlas: Atlas | None = None
 
     @property
     def statistics(self) -> Statistics:
@@ -81,6 +85,12 @@ class Eg3d(Generator):
         if self._axes is None:
             self._axes = principal_axes(self.network.backbone.mapping, self.orbit.camera())
         return self._axes
+
+    def atlas(self) -> Atlas | None:
+        """The heads of the sheet beside the weights, read once; None without one."""
+        if self._atlas is None and self._sheet is not None:
+            self._atlas = load(self._sheet, self)
+        return self._atlas
 
     @torch.no_grad()
     def sample(self, rng: torch.Generator, truncation: float = 0.7) -> Latent:
@@ -142,7 +152,8 @@ class Eg3d(Generator):
         """This generator with some tensors replaced; the statistics of W, which tuning does not move, are kept."""
         if not tensors:
             return self
-        return type(self)(with_tensors(self.network, tensors), self.orbit, rules=self.rules, known=self.statistics)
+        network = with_tensors(self.network, tensors)
+        return type(self)(network, self.orbit, rules=self.rules, known=self.statistics, atlas=self._sheet)
 
     def density(self, scene: Scene, points: Tensor, view: View) -> Tensor:
         """Volume density (N, P) at world points (N, P, 3), per world unit; nothing stands outside the planes' cube."""
@@ -187,5 +198,6 @@ def adjusted(network: TriPlaneGenerator, options: Eg3dOptions) -> TriPlaneGenera
         network.options,
         coarse=network.options.coarse if options.coarse is None else options.coarse,
         fine=network.options.fine if options.fine is None else options.fine,
+        faint=options.faint,
     )
     return network

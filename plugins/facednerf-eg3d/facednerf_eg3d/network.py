@@ -14,7 +14,7 @@ from facednerf_eg3d.arguments import UNUSED, check_arguments, check_tensors, wid
 from facednerf_eg3d.decoder import Decoder
 from facednerf_eg3d.mapping import MappingNetwork
 from facednerf_eg3d.modulation import precise
-from facednerf_eg3d.planefield import Layout, decode, merged, tabulated
+from facednerf_eg3d.planefield import PlaneField
 from facednerf_eg3d.rays import camera_rays
 from facednerf_eg3d.sampling import Draws, middle_draws
 from facednerf_eg3d.superresolution import SuperResolution, clamp_of, design
@@ -213,10 +213,8 @@ class TriPlaneGenerator(nn.Module):
         marcher's shift and softplus, and colour features (N, P, C)."""
         planes = planes.to(torch.promote_types(planes.dtype, torch.float32))
         if planes.device.type == "cpu":
-            fewer, axes = merged(planes, self.axes)
             first, bias, last, biases = (part.to(planes.dtype) for part in self.decoder.weights())
-            table, layout = tabulated(fewer), Layout(axes, self.options.box_warp, planes.shape[-1])
-            return lambda points: decode(points, table, (first, bias, last, biases), layout)
+            return PlaneField(planes, self.axes, (first, bias, last, biases), self.options.box_warp)
         return lambda points: self._decoded(planes, points)
 
     def _decoded(self, planes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -253,7 +251,9 @@ class TriPlaneGenerator(nn.Module):
         with precise(planes):
             origins, directions = camera_rays(camera.to(planes.dtype), resolution)
             draws = (draws or middle_draws(options.coarse, options.fine, directions)).to(planes)
-            traced = trace(self.field(planes), origins, directions, options, draws, rules=rules)
+            field = self.field(planes)
+            density = field.density if isinstance(field, PlaneField) else None
+            traced = trace(field, origins, directions, options, draws, rules=rules, density=density)
         side = (resolution, resolution)
         return Volume(
             traced.feature.transpose(2, 3).unflatten(3, side),

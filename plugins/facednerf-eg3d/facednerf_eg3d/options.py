@@ -15,6 +15,8 @@ class Eg3dOptions:
     rays: int | None = None  # per side of the picture before super-resolution; None: as trained
     coarse: int | None = None  # samples of a ray, spread evenly; None: as trained
     fine: int | None = None  # further samples where something is; None: as trained, 0 for none
+    faint: float = 1e-4  # samples with less of their ray have no colour or gradient, which saves most work; 0: as published
+    atlas: bool = True  # an edit begins along the direction that the sentence has among the heads of the weights' atlas
     rules: Literal["view", "official"] = "view"  # official: depth is clamped over the whole batch, as the original does
 
     def __post_init__(self) -> None:
@@ -24,3 +26,5 @@ class Eg3dOptions:
             raise InputError(f"eg3d wants at least 4 coarse samples, not {self.coarse}.")
         if self.fine is not None and self.fine < 0:
             raise InputError(f"eg3d cannot take {self.fine} fine samples; 0 means none.")
+        if not 0 <= self.faint < 1:
+            raise InputError(f"eg3d wants faint to be a share of a ray, at least 0 and below 1, not {self.faint}.")

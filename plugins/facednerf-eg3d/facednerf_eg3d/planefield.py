@@ -60,6 +60,26 @@ def tabulated(planes: Tensor) -> Tensor:
     return F.pad(planes.permute(0, 1, 3, 4, 2), (0, 0, 1, 2, 1, 2)).flatten(1, 3)
 
 
+class PlaneField:
+    """Planes (N, 3, C, S, S) and the weights of a `Decoder` as a `volume.Field`, whose density can be had alone."""
+
+    def __init__(
+        self, planes: Tensor, axes: PlaneAxes, weights: tuple[Tensor, Tensor, Tensor, Tensor], box_warp: float
+    ) -> None:
+        fewer, places = merged(planes, axes)
+        self.table = tabulated(fewer)
+        self.weights = weights
+        self.layout = Layout(places, box_warp, planes.shape[-1])
+
+    def __call__(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Raw density (N, P) and colour features (N, P, D) at points (N, P, 3), differentiable."""
+        return decode(points, self.table, self.weights, self.layout)
+
+    def density(self, points: Tensor) -> Tensor:
+        """Raw density (N, P) alone, without gradient."""
+        return densities(points, self.table, self.weights, self.layout)
+
+
 def decode(
     points: Tensor, table: Tensor, weights: tuple[Tensor, Tensor, Tensor, Tensor], layout: Layout
 ) -> tuple[Tensor, Tensor]:
@@ -73,6 +93,28 @@ def decode(
     """
     sigma, colours = _Decode.apply(points, table, *weights, layout)
     return sigma, colours
+
+
+@torch.no_grad()
+def densities(points: Tensor, table: Tensor, weights: tuple[Tensor, Tensor, Tensor, Tensor], layout: Layout) -> Tensor:
+    """The raw density (N, P) alone, as `decode` gives it, without gradient."""
+    w0, b0, w1, b1 = weights
+    subjects, count, _ = points.shape
+    corners = _Corners.empty(points, min(PORTION, count), layout)
+    log = points.new_empty(min(PORTION, count), w0.shape[0])
+    sigma = points.new_empty(subjects * count)
+    for subject, part, whole in _portions(subjects, count):
+        held = slice(0, part.stop - part.start)
+        features = corners[held].features(points[subject, part], table[subject], layout)
+        torch.addmv(b1[0], _hidden(features, -w0, -b0, log[held]), -w1[0], out=sigma[whole])
+    return sigma.view(subjects, count)
+
+
+def _hidden(features: Tensor, w0n: Tensor, b0n: Tensor, log: Tensor) -> Tensor:
+    """The hidden units' negatives, -h, in the memory of `log`."""
+    away = _product(features, w0n, b0n)  # -x
+    torch.sigmoid(away, out=log).clamp_(min=TINY).log_()
+    return torch.minimum(log, away, out=log)
 
 
 class _Spot(NamedTuple):
@@ -145,9 +187,7 @@ class _Decode(torch.autograd.Function):
         for subject, part, whole in _portions(subjects, count):
             held = slice(0, part.stop - part.start)
             features = corners[held].features(points[subject, part], table[subject], layout)
-            away = _product(features, w0n, b0n)  # -x
-            torch.sigmoid(away, out=log[held]).clamp_(min=TINY).log_()
-            hidden = torch.minimum(log[held], away, out=log[held])  # -h
+            hidden = _hidden(features, w0n, b0n, log[held])  # -h
             torch.addmv(b1[0], hidden, dense, out=sigma[whole])
             torch.sigmoid(_product(hidden, shades, b1[1:]), out=colours[whole]).mul_(1.002).sub_(0.001)
         ctx.save_for_backward(points, table, w0, b0, w1, colours)

@@ -19,13 +19,15 @@ if TYPE_CHECKING:
 
 def build(device: torch.device, weights: LocalWeights | None, **options: Any) -> Generator:
     """EG3D from the tensors in the role "tensors" and its constructor's arguments in the role "config"."""
+    from facednerf_core.atlas import ROLE
     from facednerf_eg3d.generator import Eg3d, adjusted, orbit_of, read
 
     if weights is None:
         raise MissingWeights("eg3d needs a generator's weights; see `fdn weights`.")
     chosen = Eg3dOptions(**options)
     network = adjusted(read(weights["tensors"], weights["config"]), chosen).to(device)
-    return Eg3d(network, orbit_of(network, weights.card.orbit), rules=chosen.rules)
+    sheet = weights.paths.get(ROLE) if chosen.atlas else None
+    return Eg3d(network, orbit_of(network, weights.card.orbit), rules=chosen.rules, atlas=sheet)
 
 
 @hookimpl

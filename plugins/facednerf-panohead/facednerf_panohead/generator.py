@@ -135,6 +135,7 @@ def adjusted(network: TriGridGenerator, options: PanoHeadOptions) -> TriGridGene
         own,
         coarse=own.coarse if options.coarse is None else options.coarse,
         fine=own.fine if options.fine is None else options.fine,
+        faint=options.faint,
         cull_clouds=own.cull_clouds if options.cull is None else options.cull,
     )
     if options.crop is not None:

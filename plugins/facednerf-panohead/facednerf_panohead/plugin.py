@@ -18,13 +18,16 @@ if TYPE_CHECKING:
 
 def build(device: torch.device, weights: LocalWeights | None, **options: Any) -> Generator:
     """PanoHead from the tensors in the role "tensors" and its constructor's arguments in the role "config"."""
+    from facednerf_core.atlas import ROLE
     from facednerf_panohead.generator import PanoHead, adjusted, orbit_of, read
 
     if weights is None:
         raise MissingWeights("panohead needs a generator's weights; see `fdn weights`.")
     chosen = PanoHeadOptions(**options)
     network = adjusted(read(weights["tensors"], weights["config"]), chosen).to(device)
-    return PanoHead(network, orbit_of(network, weights.card.orbit), rules=chosen.rules)  # type: ignore[arg-type]  # its own network
+    sheet = weights.paths.get(ROLE) if chosen.atlas else None
+    orbit = orbit_of(network, weights.card.orbit)
+    return PanoHead(network, orbit, rules=chosen.rules, atlas=sheet)  # type: ignore[arg-type]  # its own network
 
 
 @hookimpl

@@ -25,6 +25,10 @@ REGION_TIMES = (0.55, 0.9)
 """Between which times the region of a sentence is looked for: late enough for whole things, not for grain."""
 REGION_DRAWS = 10
 """How many of them."""
+SCORE_TIMES = (0.5, 0.7)
+"""The times at which pictures are scored: what a head wears is seen there, and its grain is not."""
+SCORED_AT_ONCE = 32
+"""Pictures that the denoiser sees together, twice: under the prompt and under the source."""
 
 
 class ScoreDistillation(Guidance):
@@ -116,6 +120,30 @@ class ScoreDistillation(Guidance):
         total = functional.avg_pool2d(total, reach, 1, reach // 2, count_include_pad=False)
         top = total.flatten(1).quantile(0.97, dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
         return ((total / top - 0.25) / 0.35).clamp(0, 1)
+
+    @torch.no_grad()
+    def score(self, pictures: Tensor, prompt: str, *, source_prompt: str | None = None, negative: str = "") -> Tensor:
+        """How much less of a picture's noise is left unfound under the prompt than under the source, or without text where
+        there is none: the denoiser as a classifier (Li et al. 2023, "Your Diffusion Model is Secretly a Zero-Shot
+        Classifier", Eq. 6), (M,). All pictures share times and noise, and no guidance scale counts."""
+        pipeline = self.pipeline
+        text, other = (pipeline.prompts.encode(sentence) for sentence in (prompt, source_prompt or negative))
+        steps = len(pipeline.alpha_bars)
+        found = []
+        for part in pictures.split(SCORED_AT_ONCE):
+            z = self.latents(part)
+            rng = torch.Generator().manual_seed(0)
+            total = torch.zeros(len(z), device=z.device)
+            for share in SCORE_TIMES:
+                t = torch.full((len(z),), int(share * steps), device=z.device)
+                noise = torch.randn(1, *z.shape[1:], generator=rng).to(z).expand_as(z)
+                noisy = noised(z, noise, t, pipeline.alpha_bars)
+                both = torch.cat([text.expand(len(z), -1, -1), other.expand(len(z), -1, -1)])
+                left = (pipeline.denoise(noisy.repeat(2, 1, 1, 1), t.repeat(2), both) - noise.repeat(2, 1, 1, 1)).float()
+                told, untold = left.square().mean((1, 2, 3)).chunk(2)
+                total += untold - told
+            found.append(total)
+        return torch.cat(found)
 
     def gradient(
         self,
