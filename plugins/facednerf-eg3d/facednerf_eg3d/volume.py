@@ -156,8 +156,8 @@ def _trace_seen(
     A first look, without gradient, finds which samples have at least `options.faint` of their ray; where a ray and those
     around it meet nothing in it there is no second pass. Only those samples are decoded with gradient. What a raw density
     changes is in proportion to that share, in empty space (where softplus falls as fast as its slope) as well as behind a
-    surface: so what is left out of
-    colours and gradients is of the size of `options.faint`. Depth, which is divided by opacity, may differ where that is less.
+    surface: so what is left out of colours and gradients is of the size of `options.faint`. Depth, which is divided by
+    opacity, may differ where that is less.
     """
     subjects, views, rays, coarse = depths.shape
     with torch.no_grad():
