@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,8 @@ from facednerf_core.views import Fixed, Nearby, within
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
-    from facednerf_core.atlas import Heading
     from facednerf_core.events import Observer
     from facednerf_core.interfaces import Generator, Guidance, Identity, Inverter
     from facednerf_core.loop import Problem
@@ -95,7 +95,7 @@ def problem(plan: Plan, built: Built, subject: Subject) -> Problem:
         if built.tuner is not None:
             stages += built.tuner.stages(recipe, terms)
         if recipe.task == "edit":
-            stages.append(_edit(recipe, terms, _heading(plan, built)))
+            stages.append(_edit(recipe, terms, _begin(plan, built)))
     known = {stage.name for stage in stages}
     for name in recipe.steps:
         if name not in known:
@@ -171,19 +171,24 @@ def _weighted(stage: str, term: Term) -> Term:
     return replace(term, weight=Constant(WEIGHTS[stage].get(term.name, 1.0)))
 
 
-def _heading(plan: Plan, built: Built) -> Heading | None:
-    """Where the sentence lies among the heads of the generator's atlas; None without an atlas, or a guidance that scores."""
-    from facednerf_core.atlas import heading
+def _begin(plan: Plan, built: Built) -> Callable[[Tensor], Tensor]:
+    """Where an edit begins: as far along the sentence's direction as heads of the generator's atlas are that follow it; at the
+    photo, without an atlas or a guidance that scores. The heads are scored only when the edit does begin."""
 
-    atlas = built.generator.atlas()
-    if atlas is None or built.guidance is None:
-        return None
-    recipe, source = plan.recipe, plan.source_prompt
-    scores = built.guidance.score(atlas.pictures, recipe.prompt, source_prompt=source, negative=recipe.negative)
-    return None if scores is None else heading(atlas, scores)
+    def begin(w: Tensor) -> Tensor:
+        from facednerf_core.atlas import heading
+
+        atlas, recipe = built.generator.atlas(), plan.recipe
+        if atlas is None or built.guidance is None:
+            return w
+        source = plan.source_prompt
+        scores = built.guidance.score(atlas.pictures, recipe.prompt, source_prompt=source, negative=recipe.negative)
+        return w if scores is None else heading(atlas, scores).reached(w)
+
+    return begin
 
 
-def _edit(recipe: Recipe, terms: Mapping[str, Term], heading: Heading | None) -> Stage:
+def _edit(recipe: Recipe, terms: Mapping[str, Term], begin: Callable[[Tensor], Tensor]) -> Stage:
     """The default recipe's last stage: only the latent moves, inside the tuned generator, and all its rows together: what
     a sentence asks for is a direction of W, and rows that move apart leave the heads that the generator knows. For the
     same reason it moves along W's principal axes: along the others lie heads that nobody drew, such as green light. What
@@ -200,7 +205,7 @@ def _edit(recipe: Recipe, terms: Mapping[str, Term], heading: Heading | None) ->
         tied=True,
         principal=True,
         reach=REACH,
-        begin=None if heading is None else heading.reached,
+        begin=begin,
         size=recipe.size,
     )
 

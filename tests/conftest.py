@@ -53,6 +53,24 @@ def shared_reference(repo: Path) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def few_heads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixteen heads of an atlas in place of all, which a guidance takes half a minute to score. Tests of the atlas have all."""
+    if "atlas" in request.path.name or "startup" in request.path.name:
+        return
+    from facednerf_eg3d.generator import Eg3d
+
+    from facednerf_core.scene import Atlas
+
+    whole = Eg3d.atlas
+
+    def few(self: Eg3d) -> Atlas | None:
+        known = whole(self)
+        return None if known is None else Atlas(known.latents[:16], known.pictures[:16])
+
+    monkeypatch.setattr(Eg3d, "atlas", few)
+
+
 Install = Callable[..., Path]
 
 

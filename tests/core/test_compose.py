@@ -265,20 +265,25 @@ def test_an_edit_begins_where_heads_of_the_atlas_follow_the_sentence(
 
     monkeypatch.setattr(ToyGenerator, "atlas", lambda self: known)
     _, plain = posed(RECIPE, shelves, registry)
-    assert plain.stages[-1].begin is None, "a guidance that gives no scores"
+    here = torch.rand(1, 2, 5)
+    assert plain.stages[-1].begin is not None
+    assert torch.equal(plain.stages[-1].begin(here), here), "a guidance that gives no scores"
     monkeypatch.setattr(Aim, "score", score)
     plan, problem = posed(RECIPE, shelves, registry)
-    assert asked == [(RECIPE.prompt, plan.source_prompt, RECIPE.negative)]
     begin = problem.stages[-1].begin
     assert begin is not None
+    assert not asked, "a run that goes on beyond the edit's start needs no scores"
     moved = begin(torch.zeros(1, 2, 5))
+    assert asked == [(RECIPE.prompt, plan.source_prompt, RECIPE.negative)]
     assert torch.equal(moved[0, 0], moved[0, 1])
     assert moved[0, 0, 2] > 1.0
     assert moved[0, 0].abs().argmax() == 2
-    posed(RECIPE.changed(recipe="paper"), shelves, registry)
-    assert len(asked) == 1, "the paper's recipe begins near the mean"
+    _, paper = posed(RECIPE.changed(recipe="paper"), shelves, registry)
+    assert all(stage.begin is None for stage in paper.stages), "the paper's recipe begins near the mean"
 
 
 def test_without_an_atlas_an_edit_begins_at_the_photo(shelves: Shelves, registry: Registry) -> None:
     _, problem = posed(RECIPE, shelves, registry)
-    assert problem.stages[-1].begin is None
+    begin = problem.stages[-1].begin
+    assert begin is not None
+    assert torch.equal(begin(torch.ones(1, 2, 5)), torch.ones(1, 2, 5))
