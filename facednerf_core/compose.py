@@ -172,8 +172,10 @@ def _weighted(stage: str, term: Term) -> Term:
 
 
 def _begin(plan: Plan, built: Built) -> Callable[[Tensor], Tensor]:
-    """Where an edit begins: as far along the sentence's direction as heads of the generator's atlas are that follow it; at the
-    photo, without an atlas or a guidance that scores. The heads are scored only when the edit does begin."""
+    """Where an edit begins: as far along the sentence's direction as heads of the generator's atlas are that follow it.
+
+    At the photo, without an atlas or a guidance that scores. The heads are scored only when the edit does begin.
+    """
 
     def begin(w: Tensor) -> Tensor:
         from facednerf_core.atlas import heading
