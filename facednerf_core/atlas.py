@@ -10,7 +10,6 @@ import torch
 from facednerf_core.compute import rng
 from facednerf_core.errors import InputError
 from facednerf_core.scene import Atlas
-from facednerf_core.views import View
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,8 +37,10 @@ class Heading:
         return w + missing[..., None] * direction
 
 
-def heading(atlas: Atlas, scores: Tensor) -> Heading:
+def heading(atlas: Atlas, scores: Tensor) -> Heading | None:
     """The direction along which scores (M,) rise, by ridge regression, and the mean level of the best heads on it.
+
+    None where all scores are the same, as under a sentence that is its own source.
 
     A local gradient does not find glasses, a beard or a bald head where W has a threshold before them; heads that differ in
     all at once do (as the hyperplanes of Shen et al. 2020, "Interpreting the Latent Space of GANs for Semantic Face
@@ -47,15 +48,15 @@ def heading(atlas: Atlas, scores: Tensor) -> Heading:
     it the direction lies where heads are, and the noise of some hundred scores stays small beside what they tell.
 
     Raises:
-        ValueError: all scores are the same, or there is not one for each head.
+        ValueError: there is not one score for each head.
     """
     if scores.shape != atlas.latents.shape[:1]:
         raise ValueError(f"{len(atlas.latents)} heads want as many scores, not {tuple(scores.shape)}")
     latents, scores = atlas.latents.double().cpu(), scores.double().cpu()
     centred = latents - latents.mean(0)
     apart = scores - scores.mean()
-    if not bool(apart.abs().max() > 0):
-        raise ValueError("all heads have the same score, so that no direction tells them apart")
+    if not apart.any():
+        return None
     kernel = centred @ centred.T  # (M, M): fewer heads than dimensions, or more, cost the same
     penalty = kernel.diagonal().mean() * torch.eye(len(kernel), dtype=kernel.dtype)
     direction = torch.linalg.solve(kernel + penalty, apart) @ centred
@@ -68,7 +69,7 @@ def draw(generator: Generator, count: int) -> Atlas:
     """`count` heads of a generator; head i is a function of i alone."""
     latents = sampled(generator, count)
     mean = generator.mean()
-    view = View(generator.orbit.camera()[None, None].to(mean.w))
+    view = generator.orbit.view((0.0, 0.0)).to(mean.w.device)
     pictures = []
     with torch.no_grad():
         for row in latents:

@@ -185,7 +185,8 @@ def _begin(plan: Plan, built: Built) -> Callable[[Tensor], Tensor]:
             return w
         source = plan.source_prompt
         scores = built.guidance.score(atlas.pictures, recipe.prompt, source_prompt=source, negative=recipe.negative)
-        return w if scores is None else heading(atlas, scores).reached(w)
+        found = None if scores is None else heading(atlas, scores)
+        return w if found is None else found.reached(w)
 
     return begin
 

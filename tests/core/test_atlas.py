@@ -28,6 +28,7 @@ def test_the_direction_of_a_step_is_found_though_scores_are_noisy() -> None:
     known = heads()
     scores = wearing(known.latents) + 0.3 * torch.randn(200, generator=torch.Generator().manual_seed(1))
     found = atlas.heading(known, scores)
+    assert found is not None
     truth = torch.zeros(24)
     truth[3], truth[7] = 0.5**0.5, -(0.5**0.5)
     assert found.direction.norm().item() == pytest.approx(1.0, abs=1e-5)
@@ -45,9 +46,11 @@ def test_nobody_is_brought_back_and_rows_move_together() -> None:
     assert torch.equal(moved[1], w[1])
 
 
-def test_scores_that_tell_nothing_are_refused() -> None:
-    with pytest.raises(ValueError, match="same score"):
-        atlas.heading(heads(), torch.ones(200))
+def test_scores_that_tell_nothing_give_no_direction() -> None:
+    assert atlas.heading(heads(), torch.ones(200)) is None
+
+
+def test_each_head_wants_a_score() -> None:
     with pytest.raises(ValueError, match="as many scores"):
         atlas.heading(heads(), torch.ones(3))
 
@@ -63,7 +66,7 @@ def test_a_sheet_comes_back_with_its_latents(tmp_path: Path) -> None:
     assert again.pictures.shape == drawn.pictures.shape
     one = generator.render(
         generator.synthesize(generator.mean().with_w(drawn.latents[17].expand(1, 2, 5))),
-        atlas.View(generator.orbit.camera()[None, None]),
+        generator.orbit.view((0.0, 0.0)),
         jitter=None,
     )
     assert torch.equal(drawn.pictures[17], one.image[0, 0].clamp(-1, 1))

@@ -28,7 +28,7 @@ REGION_DRAWS = 10
 SCORE_TIMES = (0.5, 0.7)
 """The times at which pictures are scored: what a head wears is seen there, and its grain is not."""
 SCORED_AT_ONCE = 32
-"""Pictures that the denoiser sees together, twice: under the prompt and under the source."""
+"""Pictures that the denoiser sees together."""
 
 
 class ScoreDistillation(Guidance):
@@ -138,10 +138,9 @@ class ScoreDistillation(Guidance):
                 t = torch.full((len(z),), int(share * steps), device=z.device)
                 noise = torch.randn(1, *z.shape[1:], generator=rng).to(z).expand_as(z)
                 noisy = noised(z, noise, t, pipeline.alpha_bars)
-                both = torch.cat([text.expand(len(z), -1, -1), other.expand(len(z), -1, -1)])
-                left = (pipeline.denoise(noisy.repeat(2, 1, 1, 1), t.repeat(2), both) - noise.repeat(2, 1, 1, 1)).float()
-                told, untold = left.square().mean((1, 2, 3)).chunk(2)
-                total += untold - told
+                for words, sign in ((text, -1), (other, 1)):
+                    left = predicted(pipeline.denoise, noisy, t, words, words, scale=0) - noise
+                    total += sign * left.float().square().mean((1, 2, 3))
             found.append(total)
         return torch.cat(found)
 
