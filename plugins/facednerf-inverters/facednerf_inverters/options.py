@@ -1,6 +1,6 @@
 """How long the search takes and how far it may go: all the numbers of both inverters stand here.
 
-With the edit's steps the default recipe takes a minute and a half to five on two CPU cores, by the machine. Rates are in the
+With the edit's steps the default recipe takes some minutes on two CPU cores, by the machine. Rates are in the
 units of `terms.Stage`.
 """
 
