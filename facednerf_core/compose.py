@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 JOINT, EDIT = "joint", "edit"
 ELSEWHERE = "elsewhere"  # the reconstruction of what a sentence does not speak of
 WITHIN = "within"  # the latent prior along W's principal axes
-STEPS = {EDIT: 60, JOINT: 500}
+STEPS = {EDIT: 30, JOINT: 500}
 PIXELS = 4.0  # of the pixel part of the reconstruction: a small VGG16 alone leaves colours loose
 FOCUS = 4.0  # how much more pixels of eyes, nose and mouth count in it, in the default recipe
 NOISE_WEIGHT = 1e3  # of the regularity of noise maps, as published
 REACH = 0.75  # of an edit, in W's radius: beyond that a sentence makes somebody else
-LEARNING_RATE = {EDIT: 0.25, JOINT: 0.03}  # in units of W's deviation
+LEARNING_RATE = {EDIT: 0.1, JOINT: 0.03}  # in units of W's deviation
 WEIGHTS: Mapping[str, Mapping[str, float]] = {  # of each term; the plugin's card and the user multiply them
     EDIT: {"reconstruction": 15.0, "identity": 4.0, "guidance": 60.0, "latent": 0.2},
     JOINT: {"reconstruction": 1.0, "identity": 0.5, "guidance": 1.0},
@@ -185,7 +185,7 @@ def _begin(plan: Plan, built: Built) -> Callable[[Tensor], Tensor]:
             return w
         source = plan.source_prompt
         scores = built.guidance.score(atlas.pictures, recipe.prompt, source_prompt=source, negative=recipe.negative)
-        found = None if scores is None else heading(atlas, scores)
+        found = None if scores is None else heading(atlas, scores, built.generator.axes())
         return w if found is None else found.reached(w)
 
     return begin

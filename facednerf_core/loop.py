@@ -210,6 +210,9 @@ class _Descent:
         if self.stride is not None:
             assert self.axes is not None
             with torch.no_grad():
+                moment = self.adam.state[self.stride].get("exp_avg_sq")
+                if moment is not None:  # one scale for all axes: each by its own, noise would move as far as what is asked for
+                    moment.fill_(moment.mean())
                 self.offset += self.stride @ self.axes
                 self.stride.zero_()
         if self.stage.reach is not None and "latent" in self.stage.solve_for:

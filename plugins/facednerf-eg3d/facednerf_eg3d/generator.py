@@ -55,12 +55,14 @@ class Eg3d(Generator):
         rules: Rules = "view",
         known: Statistics | None = None,
         atlas: Path | None = None,
+        axes: Tensor | None = None,
     ) -> None:
         self.network = network
         self.orbit = orbit
         self.rules: Rules = rules
         self.size = (network.img_resolution, network.img_resolution)
         self._known = known
+        self._directions = axes  # that W is known to have, (K, w_dim)
         self._axes: Tensor | None = None
         self._sheet = atlas
         self._atlas: Atlas | None = None
@@ -81,9 +83,9 @@ class Eg3d(Generator):
         return self.statistics.deviation
 
     def axes(self) -> Tensor:
-        """W's principal axes (C, C), estimated once from the mapping."""
+        """W's axes (C, C): those that the weights tell, and the principal axes of the rest, estimated once from the mapping."""
         if self._axes is None:
-            self._axes = principal_axes(self.network.backbone.mapping, self.orbit.camera())
+            self._axes = principal_axes(self.network.backbone.mapping, self.orbit.camera(), self._directions)
         return self._axes
 
     def atlas(self) -> Atlas | None:
@@ -153,7 +155,7 @@ class Eg3d(Generator):
         if not tensors:
             return self
         network = with_tensors(self.network, tensors)
-        return type(self)(network, self.orbit, rules=self.rules, known=self.statistics, atlas=self._sheet)
+        return type(self)(network, self.orbit, rules=self.rules, known=self.statistics, atlas=self._sheet, axes=self._directions)
 
     def density(self, scene: Scene, points: Tensor, view: View) -> Tensor:
         """Volume density (N, P) at world points (N, P, 3), per world unit; nothing stands outside the planes' cube."""

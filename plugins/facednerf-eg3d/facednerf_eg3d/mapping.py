@@ -70,14 +70,27 @@ class Statistics(NamedTuple):
 
 
 @torch.no_grad()
-def principal_axes(mapping: MappingNetwork, c: Tensor, *, samples: int = 20_000, seed: int = 321) -> Tensor:
-    """W's principal axes as rows (w_dim, w_dim) under the camera label c (c_dim,), as `Generator.axes` has them: variance
-    along each over W's root mean variance, at most twice that root. Drawn on the CPU from `seed`."""
+def principal_axes(
+    mapping: MappingNetwork, c: Tensor, known: Tensor | None = None, *, samples: int = 20_000, seed: int = 321
+) -> Tensor:
+    """W's axes as rows (w_dim, w_dim) under the camera label c (c_dim,), as `Generator.axes` has them: variance along each
+    over W's root mean variance, at most twice that root. Drawn on the CPU from `seed`.
+
+    Args:
+        known: orthonormal rows (K, w_dim) along which W's coordinates are known to vary independently; they come first, and
+            the principal axes of what is left of W follow. None: all are principal axes.
+    """
     rows = torch.cat(list(_drawn(mapping, c, samples, seed)))
-    variance, axes = torch.linalg.eigh(torch.cov(rows.T).cpu())
+    covariance = torch.cov(rows.T).cpu()
+    taken = covariance.new_zeros(0, len(covariance)) if known is None else known.to(covariance)
+    within = taken.T @ taken
+    rest = torch.eye(len(covariance), dtype=covariance.dtype) - within
+    _, principal = torch.linalg.eigh(rest @ covariance @ rest - within)  # what is taken has eigenvalue -1, so it is first
+    axes = torch.cat([taken, principal.T[len(taken) :]])
+    variance = (axes @ covariance * axes).sum(1)
     mean = variance.mean().clamp_min(1e-12)
     lengths = mean.sqrt() * (variance / mean).clamp(0, 2)
-    return (lengths[:, None] * axes.T).to(mapping.w_avg)
+    return (lengths[:, None] * axes).to(mapping.w_avg)
 
 
 @torch.no_grad()

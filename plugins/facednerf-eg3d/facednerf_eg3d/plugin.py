@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 
 def build(device: torch.device, weights: LocalWeights | None, **options: Any) -> Generator:
-    """EG3D from the tensors in the role "tensors" and its constructor's arguments in the role "config"."""
+    """EG3D from the tensors in the role "tensors" and its constructor's arguments in the role "config"; the weights may have
+    an "atlas" too, and "axes" of W."""
     from facednerf_core.atlas import ROLE
+    from facednerf_eg3d import axesfile
     from facednerf_eg3d.generator import Eg3d, adjusted, orbit_of, read
 
     if weights is None:
@@ -27,7 +29,9 @@ def build(device: torch.device, weights: LocalWeights | None, **options: Any) ->
     chosen = Eg3dOptions(**options)
     network = adjusted(read(weights["tensors"], weights["config"]), chosen).to(device)
     sheet = weights.paths.get(ROLE) if chosen.atlas else None
-    return Eg3d(network, orbit_of(network, weights.card.orbit), rules=chosen.rules, atlas=sheet)
+    told = weights.paths.get(axesfile.ROLE)
+    axes = None if told is None else axesfile.read(told, len(network.backbone.mapping.w_avg))
+    return Eg3d(network, orbit_of(network, weights.card.orbit), rules=chosen.rules, atlas=sheet, axes=axes)
 
 
 @hookimpl

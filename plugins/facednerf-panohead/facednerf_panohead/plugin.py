@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 
 def build(device: torch.device, weights: LocalWeights | None, **options: Any) -> Generator:
-    """PanoHead from the tensors in the role "tensors" and its constructor's arguments in the role "config"."""
+    """PanoHead from the tensors in the role "tensors" and its constructor's arguments in the role "config"; the weights may
+    have an "atlas" too, and "axes" of W."""
     from facednerf_core.atlas import ROLE
+    from facednerf_eg3d import axesfile
     from facednerf_panohead.generator import PanoHead, adjusted, orbit_of, read
 
     if weights is None:
@@ -27,7 +29,9 @@ def build(device: torch.device, weights: LocalWeights | None, **options: Any) ->
     network = adjusted(read(weights["tensors"], weights["config"]), chosen).to(device)
     sheet = weights.paths.get(ROLE) if chosen.atlas else None
     orbit = orbit_of(network, weights.card.orbit)
-    return PanoHead(network, orbit, rules=chosen.rules, atlas=sheet)  # type: ignore[arg-type]  # its own network
+    told = weights.paths.get(axesfile.ROLE)
+    axes = None if told is None else axesfile.read(told, len(network.backbone.mapping.w_avg))
+    return PanoHead(network, orbit, rules=chosen.rules, atlas=sheet, axes=axes)  # type: ignore[arg-type]  # its own network
 
 
 @hookimpl
