@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from facednerf_core.interfaces import Generator
 
 COLUMNS = 16  # of the sheet
-BEST = 0.08  # the share of heads that count as following a sentence
+BEST = 0.05  # the share of heads that are further along a sentence's direction than an edit begins
 CHANCE = 2.5  # standard errors of a correlation by which an axis must do better than chance
 ITERATIONS = 300  # of the lasso
 ROLE = "atlas"  # of the sheet among the files of a weights card
@@ -40,7 +40,7 @@ class Heading:
 
 
 def heading(atlas: Atlas, scores: Tensor, axes: Tensor) -> Heading | None:
-    """The direction along which scores (M,) rise, and the mean level of the best heads on it.
+    """The direction along which scores (M,) rise, and how far along it the heads are that are furthest.
 
     None where the scores tell nothing, as under a sentence that is its own source.
 
@@ -52,7 +52,7 @@ def heading(atlas: Atlas, scores: Tensor, axes: Tensor) -> Heading | None:
     Args:
         atlas: M heads.
         scores: of each.
-        axes: of W, orthogonal rows (K, C), as `Generator.axes` has them.
+        axes: of W, rows (K, C), as `Generator.axes` has them.
 
     Raises:
         ValueError: there is not one score for each head.
@@ -72,8 +72,7 @@ def heading(atlas: Atlas, scores: Tensor, axes: Tensor) -> Heading | None:
         return None
     direction = (slopes * spread[used]) @ axes[used]
     direction = direction / direction.norm()
-    best = scores.topk(max(1, round(BEST * len(scores)))).indices
-    return Heading(direction.to(atlas.latents), float((latents[best] @ direction).mean()))
+    return Heading(direction.to(atlas.latents), float((latents @ direction).quantile(1 - BEST)))
 
 
 def lasso(inputs: Tensor, target: Tensor, penalty: float) -> Tensor:

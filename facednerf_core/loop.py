@@ -211,7 +211,7 @@ class _Descent:
             assert self.axes is not None
             with torch.no_grad():
                 moment = self.adam.state[self.stride].get("exp_avg_sq")
-                if moment is not None:  # one scale for all axes: each by its own, noise would move as far as what is asked for
+                if moment is not None:  # one scale for all: by its own, an axis of noise moves as far as one that is meant
                     moment.fill_(moment.mean())
                 self.offset += self.stride @ self.axes
                 self.stride.zero_()

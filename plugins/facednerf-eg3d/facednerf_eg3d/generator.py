@@ -83,7 +83,7 @@ class Eg3d(Generator):
         return self.statistics.deviation
 
     def axes(self) -> Tensor:
-        """W's axes (C, C): those that the weights tell, and the principal axes of the rest, estimated once from the mapping."""
+        """W's axes (C, C), estimated once: those that the weights tell, and the principal ones of the rest."""
         if self._axes is None:
             self._axes = principal_axes(self.network.backbone.mapping, self.orbit.camera(), self._directions)
         return self._axes
@@ -155,7 +155,8 @@ class Eg3d(Generator):
         if not tensors:
             return self
         network = with_tensors(self.network, tensors)
-        return type(self)(network, self.orbit, rules=self.rules, known=self.statistics, atlas=self._sheet, axes=self._directions)
+        own = self.statistics
+        return type(self)(network, self.orbit, rules=self.rules, known=own, atlas=self._sheet, axes=self._directions)
 
     def density(self, scene: Scene, points: Tensor, view: View) -> Tensor:
         """Volume density (N, P) at world points (N, P, 3), per world unit; nothing stands outside the planes' cube."""

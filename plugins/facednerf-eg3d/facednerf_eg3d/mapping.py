@@ -73,12 +73,13 @@ class Statistics(NamedTuple):
 def principal_axes(
     mapping: MappingNetwork, c: Tensor, known: Tensor | None = None, *, samples: int = 20_000, seed: int = 321
 ) -> Tensor:
-    """W's axes as rows (w_dim, w_dim) under the camera label c (c_dim,), as `Generator.axes` has them: variance along each
-    over W's root mean variance, at most twice that root. Drawn on the CPU from `seed`.
+    """W's axes as rows (w_dim, w_dim) under the camera label c (c_dim,), as `Generator.axes` has them. W is drawn on the CPU
+    from `seed`.
 
     Args:
-        known: orthonormal rows (K, w_dim) along which W's coordinates are known to vary independently; they come first, and
-            the principal axes of what is left of W follow. None: all are principal axes.
+        known: orthonormal rows (K, w_dim) along which one thing at a time changes; they come first, and the principal axes
+            of what is left of W follow. None: all are principal axes. What always goes with an axis, as having no hat does
+            with having one, is in its row: the covariance of W with the coordinate along it.
     """
     rows = torch.cat(list(_drawn(mapping, c, samples, seed)))
     covariance = torch.cov(rows.T).cpu()
@@ -87,10 +88,10 @@ def principal_axes(
     rest = torch.eye(len(covariance), dtype=covariance.dtype) - within
     _, principal = torch.linalg.eigh(rest @ covariance @ rest - within)  # what is taken has eigenvalue -1, so it is first
     axes = torch.cat([taken, principal.T[len(taken) :]])
-    variance = (axes @ covariance * axes).sum(1)
-    mean = variance.mean().clamp_min(1e-12)
-    lengths = mean.sqrt() * (variance / mean).clamp(0, 2)
-    return (lengths[:, None] * axes).to(mapping.w_avg)
+    root = covariance.diagonal().mean().clamp_min(1e-12).sqrt()
+    drawn = axes @ covariance / root  # of a principal axis: the axis itself, as long as its variance over the root
+    lengths = drawn.norm(dim=1, keepdim=True)
+    return (drawn * (2 * root / lengths.clamp_min(1e-12)).clamp_max(1.0)).to(mapping.w_avg)
 
 
 @torch.no_grad()

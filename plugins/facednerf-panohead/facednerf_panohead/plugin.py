@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 def build(device: torch.device, weights: LocalWeights | None, **options: Any) -> Generator:
     """PanoHead from the tensors in the role "tensors" and its constructor's arguments in the role "config"; the weights may
     have an "atlas" too, and "axes" of W."""
-    from facednerf_core.atlas import ROLE
     from facednerf_eg3d import axesfile
+
+    from facednerf_core.atlas import ROLE
     from facednerf_panohead.generator import PanoHead, adjusted, orbit_of, read
 
     if weights is None:

@@ -26,7 +26,7 @@ REGION_TIMES = (0.55, 0.9)
 REGION_DRAWS = 10
 """How many of them."""
 SCORE_TIMES = (0.5, 0.7, 0.85)
-"""The times at which pictures are scored: small things are told apart at the first, shapes at the last; its grain at none."""
+"""The times at which pictures are scored: small things are told apart at the first, shapes at the last, grain at none."""
 SCORED_AT_ONCE = 32
 """Pictures that the denoiser sees together."""
 

@@ -33,6 +33,7 @@ FRAMING = {  # of the world's mean head: world.landmarks.points over 4000 draws
     "mouth_y": -0.1054,
     "mouth_z": 0.2100,
 }
+BESIDE = {"atlas": "atlas.jpg", "axes": "axes.safetensors"}  # of both generators, whose W is the same
 ORBIT = {"radius": 2.7, "pivot": (0.0, 0.0, 0.2), "focal": 4.2647, "yaw": 0.6, "pitch": 0.3}
 ROUND = {"radius": 2.7, "pivot": (0.0, 0.0, 0.0), "focal": 4.2647, "yaw": math.pi, "pitch": 0.3}
 
@@ -98,7 +99,12 @@ def register_weights(register: Callable[[WeightsCard], None]) -> None:
             "generator",
             "eg3d",
             "synthetic heads at 128 pixels; EG3D's architecture, 5 M parameters",
-            {"tensors": "generator.safetensors", "config": "generator.json", "atlas": "atlas.jpg", "axes": "axes.safetensors"},
+            {
+                "tensors": "generator.safetensors",
+                "config": "generator.json",
+                "atlas": "atlas.jpg",
+                "axes": "axes.safetensors",
+            },
             resolution=128,
             latent=(12, 256),
             provides=("depth", "mask", "density"),
@@ -112,7 +118,7 @@ def register_weights(register: Callable[[WeightsCard], None]) -> None:
             "generator",
             "panohead",
             "synthetic heads from all round at 128 pixels; PanoHead's architecture, 3 M parameters",
-            {"tensors": "panohead.safetensors", "config": "panohead.json", "atlas": "atlas.jpg", "axes": "axes.safetensors"},
+            {"tensors": "panohead.safetensors", "config": "panohead.json", **BESIDE},
             resolution=128,
             latent=(12, 256),
             provides=("depth", "mask", "density"),
