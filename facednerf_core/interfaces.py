@@ -40,12 +40,11 @@ class Generator(ABC):
         """The standard deviation of W along each dimension, (C,): the unit of learning rates and of noise on w."""
 
     def axes(self) -> Tensor:
-        """W's axes as rows (C, C): W's covariance with the coordinate along each over W's root mean variance, at most twice
-        as long as that root. Of a principal axis this is the axis, as long as its variance over the root.
+        """W's principal axes as rows (C, C), each as long as its variance over W's root mean variance, and at most twice
+        that root; or better ones, where a generator knows along which one thing at a time changes.
 
-        A step along them goes where heads differ, and hardly where no head is. They are W's principal axes, or better
-        ones where a generator knows along which one thing at a time changes. A generator that knows none has its
-        dimensions instead, each as long as its deviation.
+        A step along them goes where heads differ, and hardly where no head is. A generator that does not know them has
+        its dimensions instead, each as long as its deviation.
         """
         import torch
 

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from facednerf_eg3d.layers import FullyConnected, unit_second_moment
 
+TIED = 0.6
+"""The correlation from which two axes are taken to go together."""
+
 
 class MappingNetwork(nn.Module):
     """z (N, z_dim) and a camera label (N, c_dim) to w (N, num_ws, w_dim)."""
@@ -78,8 +81,8 @@ def principal_axes(
 
     Args:
         known: orthonormal rows (K, w_dim) along which one thing at a time changes; they come first, and the principal axes
-            of what is left of W follow. None: all are principal axes. What always goes with an axis, as having no hat does
-            with having one, is in its row: the covariance of W with the coordinate along it.
+            of what is left of W follow. None: all are principal axes. What nearly always goes with an axis, as having no
+            hat does with having one, is in its row, and no looser habit.
     """
     rows = torch.cat(list(_drawn(mapping, c, samples, seed)))
     covariance = torch.cov(rows.T).cpu()
@@ -89,7 +92,10 @@ def principal_axes(
     _, principal = torch.linalg.eigh(rest @ covariance @ rest - within)  # what is taken has eigenvalue -1, so it is first
     axes = torch.cat([taken, principal.T[len(taken) :]])
     root = covariance.diagonal().mean().clamp_min(1e-12).sqrt()
-    drawn = axes @ covariance / root  # of a principal axis: the axis itself, as long as its variance over the root
+    along = axes @ covariance @ axes.T
+    deviations = along.diagonal().clamp_min(1e-12).sqrt()
+    tied = (along / torch.outer(deviations, deviations)).abs() >= TIED
+    drawn = (along * tied) @ axes / root  # of a principal axis: the axis itself, as long as its variance over the root
     lengths = drawn.norm(dim=1, keepdim=True)
     return (drawn * (2 * root / lengths.clamp_min(1e-12)).clamp_max(1.0)).to(mapping.w_avg)
 
