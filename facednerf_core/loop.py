@@ -219,7 +219,7 @@ class _Descent:
             with torch.no_grad():
                 moment = self.adam.state[self.stride].get("exp_avg_sq")
                 if moment is not None:  # one scale for all: by its own, an axis of noise moves as far as one that is meant
-                    moment.fill_(moment.mean())
+                    moment.copy_(moment.mean(dim=(1, 2), keepdim=True).expand_as(moment))
                 self.offset += self.stride @ self.axes
                 self.stride.zero_()
         if self.stage.reach is not None and "latent" in self.stage.solve_for:

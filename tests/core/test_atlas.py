@@ -27,12 +27,13 @@ def wearing(latents: torch.Tensor) -> torch.Tensor:
 def test_the_direction_of_a_step_is_found_though_scores_are_noisy() -> None:
     known = heads()
     scores = wearing(known.latents) + 0.3 * torch.randn(200, generator=torch.Generator().manual_seed(1))
-    found = atlas.heading(known, scores)
+    found = atlas.heading(known, scores, torch.eye(24))
     assert found is not None
     truth = torch.zeros(24)
     truth[3], truth[7] = 0.5**0.5, -(0.5**0.5)
     assert found.direction.norm().item() == pytest.approx(1.0, abs=1e-5)
     assert float(found.direction @ truth) > 0.85
+    assert int((known.latents @ found.direction > found.level).sum()) == round(atlas.BEST * 200)
     bare = torch.zeros(5, 4, 24)
     assert wearing(bare[:, 0]).sum() == 0
     assert wearing(found.reached(bare)[:, 0]).sum() == 5
@@ -46,13 +47,85 @@ def test_nobody_is_brought_back_and_rows_move_together() -> None:
     assert torch.equal(moved[1], w[1])
 
 
+def test_lengths_of_axes_do_not_matter_and_one_of_no_length_is_left_out() -> None:
+    known = heads()
+    scores = known.latents[:, 3] - known.latents[:, 7]
+    one = atlas.heading(known, scores, torch.eye(24))
+    other = atlas.heading(known, scores, torch.diag(torch.linspace(-0.5, 3.0, 24)))
+    none = atlas.heading(known, scores, torch.diag((torch.arange(24) != 7).float()))
+    assert one is not None
+    assert other is not None
+    assert none is not None
+    torch.testing.assert_close(other.direction, one.direction)
+    assert other.level == pytest.approx(one.level)
+    assert none.direction[7] == 0
+    assert none.direction[3] > 0.9
+
+
+def test_a_direction_lies_along_slanted_axes() -> None:
+    """What always goes with an axis is in its row, and so comes along with it."""
+    known = heads(dimensions=6)
+    axes = torch.eye(6)
+    axes[2, 4] = -1.0
+    found = atlas.heading(known, known.latents[:, 2] - known.latents[:, 4], axes[[0, 1, 2, 3, 5]])
+    assert found is not None
+    torch.testing.assert_close(found.direction, axes[2] / 2**0.5, atol=0.02, rtol=0)
+
+
 def test_scores_that_tell_nothing_give_no_direction() -> None:
-    assert atlas.heading(heads(), torch.ones(200)) is None
+    assert atlas.heading(heads(), torch.ones(200), torch.eye(24)) is None
+
+
+def test_scores_of_noise_give_no_direction() -> None:
+    scores = torch.randn(200, generator=torch.Generator().manual_seed(1))
+    assert atlas.heading(heads(), scores, torch.eye(24)) is None
+
+
+@pytest.mark.parametrize(("errors", "heard"), [(0.98, False), (1.02, True)])
+def test_an_axis_is_heard_where_it_beats_chance(errors: float, heard: bool) -> None:
+    known = heads(dimensions=1)
+    along = known.latents[:, 0].double() - known.latents[:, 0].double().mean()
+    other = torch.randn(200, generator=torch.Generator().manual_seed(1), dtype=torch.double)
+    other = other - other.mean() - (other @ along) / (along @ along) * along
+    correlation = errors * atlas.CHANCE / 200**0.5
+    scores = correlation * along / along.norm() + (1 - correlation**2) ** 0.5 * other / other.norm()
+    assert (atlas.heading(known, scores, torch.eye(1)) is not None) == heard
 
 
 def test_each_head_wants_a_score() -> None:
     with pytest.raises(ValueError, match="as many scores"):
-        atlas.heading(heads(), torch.ones(3))
+        atlas.heading(heads(), torch.ones(3), torch.eye(24))
+
+
+def test_the_lasso_of_orthonormal_inputs_is_the_soft_threshold() -> None:
+    draws = torch.Generator().manual_seed(2)
+    inputs = torch.linalg.qr(torch.randn(50, 6, generator=draws, dtype=torch.double)).Q * 50**0.5
+    wanted = torch.tensor([1.0, -0.5, 0.21, -0.19, 0.05, 0.0], dtype=torch.double)
+    slopes = atlas.lasso(inputs, inputs @ wanted, 0.2)
+    torch.testing.assert_close(slopes, torch.tensor([0.8, -0.3, 0.01, 0.0, 0.0, 0.0], dtype=torch.double))
+
+
+def test_the_lasso_is_at_its_minimum_though_inputs_go_together() -> None:
+    draws = torch.Generator().manual_seed(3)
+    inputs = torch.randn(120, 30, generator=draws, dtype=torch.double) + 0.5 * torch.randn(120, 1, generator=draws)
+    target = inputs[:, :3].sum(1) + torch.randn(120, generator=draws)
+    slopes = atlas.lasso(inputs, target, 0.3)
+    pull = inputs.T @ (target - inputs @ slopes) / 120  # at most the penalty, and the penalty where a slope is
+    used = slopes != 0
+    assert 3 <= int(used.sum()) < 30
+    assert float(pull.abs().max()) <= 0.3 + 1e-5
+    torch.testing.assert_close(pull[used], 0.3 * slopes[used].sign(), atol=1e-5, rtol=0)
+
+
+def test_the_lasso_leaves_out_axes_of_noise() -> None:
+    latents = heads().latents.double()
+    inputs = (latents - latents.mean(0)) / latents.std(0, correction=0)
+    target = inputs[:, 3] - inputs[:, 7] + torch.randn(200, generator=torch.Generator().manual_seed(4))
+    target = (target - target.mean()) / target.std(correction=0)
+    slopes = atlas.lasso(inputs, target, atlas.CHANCE / 200**0.5)
+    assert slopes.nonzero().flatten().tolist() == [3, 7]
+    assert slopes[3] > 0.2
+    assert slopes[7] < -0.2
 
 
 def test_a_sheet_comes_back_with_its_latents(tmp_path: Path) -> None:

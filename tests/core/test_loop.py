@@ -265,10 +265,40 @@ def test_a_principal_stage_moves_along_the_generators_axes_alone() -> None:
     assert not torch.allclose(plain.offset[0, 0], plain.offset[0, 0].mean().expand(5), atol=1e-3)
 
 
-def test_axes_that_are_dimensions_change_nothing_and_a_principal_stage_resumes_bit_for_bit() -> None:
-    plain, along = (problem(stage(principal=principal)) for principal in (False, True))
-    for one, other in zip(optimize(plain), optimize(along), strict=True):
-        assert torch.allclose(one.state.offset, other.state.offset, atol=1e-6)
+class Even(ToyGenerator):
+    """A generator whose heads differ as much in every dimension, and whose axes those are."""
+
+    def deviation(self) -> torch.Tensor:
+        return torch.ones(5)
+
+
+def moves(principal: bool, *slopes: float) -> torch.Tensor:
+    """What each step adds to the first row of the offset, (steps, 5), whose gradient is the slopes, less and less."""
+
+    def sloping(rendering: Rendering | None, step: Step) -> Loss:
+        return Loss((step.latent.w * torch.tensor(slopes)).sum(dim=(1, 2)) * (1 - 0.05 * step.index))
+
+    task = replace(problem(stage(terms=[Term("slope", None, sloping)], principal=principal)), generator=Even())
+    offsets = torch.stack([event.state.offset[0, 0] for event in optimize(task)])
+    return offsets.diff(dim=0, prepend=torch.zeros(1, 5))
+
+
+def test_axes_that_are_dimensions_change_nothing_where_all_gradients_are_as_large() -> None:
+    plain, along = (moves(principal, 1.0, -1.0, 1.0, 1.0, -1.0) for principal in (False, True))
+    assert plain.abs().min() > 0.01
+    torch.testing.assert_close(along, plain, atol=1e-6, rtol=0)
+
+
+def test_axes_share_a_scale_and_so_move_in_proportion_to_their_gradients() -> None:
+    plain, along = (moves(principal, 1.0, 0.1, 1.0, 1.0, 1.0) for principal in (False, True))
+    torch.testing.assert_close(plain[:, 0], plain[:, 1], rtol=1e-3, atol=0)  # each by its own scale
+    ratio = along[:, 0] / along[:, 1]
+    assert ratio[1:].min() > 5
+    assert ratio[-1] == pytest.approx(10, rel=0.1)
+
+
+def test_a_principal_stage_resumes_bit_for_bit() -> None:
+    along = problem(stage(principal=True))
     half = list(islice(optimize(along), 5))[-1].state
     assert_same(list(optimize(along, half))[-1].state, list(optimize(along))[-1].state)
 
