@@ -27,7 +27,7 @@ ROLE = "atlas"  # of the sheet among the files of a weights card
 
 @dataclass(frozen=True)
 class Heading:
-    """A direction of W, and how far along it heads are that follow the sentence."""
+    """A direction of W, and how far along it an edit begins."""
 
     direction: Tensor  # (C,), a unit vector
     level: float  # of w @ direction
