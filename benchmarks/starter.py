@@ -1,7 +1,7 @@
 """What the starter can do, against its goals: generator, diffusion, judges, edits, real portraits.
 
     python benchmarks/starter.py                       # everything, hours on a CPU
-    python benchmarks/starter.py --quick               # about five minutes on two cores, wide intervals
+    python benchmarks/starter.py --quick               # some ten minutes on two cores, wide intervals
     python benchmarks/starter.py --only generator,edits --json starter.json
     python benchmarks/starter.py --only portraits --photo me.jpg
 

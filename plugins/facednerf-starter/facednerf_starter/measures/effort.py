@@ -31,4 +31,4 @@ class Effort:
 
 FULL = Effort("full", 24, 64, 6, 30, 400, 200, 12, 8, 100, 5, True)
 QUICK = Effort("quick", 1, 8, 1, 20, 12, 12, 1, 1, 100, 1, False)
-"""Its intervals are wide, and say so. On two slow cores it took more than nine minutes, mostly of the product's own steps."""
+"""Its intervals are wide, and say so. It took more than nine minutes on two slow cores, most of them the product's steps."""
