@@ -172,7 +172,7 @@ def _weighted(stage: str, term: Term) -> Term:
 
 
 def _begin(plan: Plan, built: Built) -> Callable[[Tensor], Tensor]:
-    """Where an edit begins: as far along the sentence's direction as heads of the generator's atlas are that follow it.
+    """Where an edit begins: further along the sentence's direction than most heads of the generator's atlas are.
 
     At the photo, without an atlas or a guidance that scores. The heads are scored only when the edit does begin.
     """
@@ -195,8 +195,7 @@ def _edit(recipe: Recipe, terms: Mapping[str, Term], begin: Callable[[Tensor], T
     """The default recipe's last stage: only the latent moves, inside the tuned generator, and all its rows together: what
     a sentence asks for is a direction of W, and rows that move apart leave the heads that the generator knows. For the
     same reason it moves along W's principal axes: along the others lie heads that nobody drew, such as green light. What
-    the sentence does not speak of is held to the photo. Where heads are known that follow the sentence, it begins as far
-    along their direction as they are."""
+    the sentence does not speak of is held to the photo. It begins where `begin` brings the photo's latent."""
     names = [name for name in ("guidance", ELSEWHERE, "identity", WITHIN) if name in terms]
     return Stage(
         EDIT,

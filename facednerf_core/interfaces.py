@@ -40,11 +40,11 @@ class Generator(ABC):
         """The standard deviation of W along each dimension, (C,): the unit of learning rates and of noise on w."""
 
     def axes(self) -> Tensor:
-        """W's principal axes as rows (C, C), each as long as its variance over W's root mean variance, and at most twice
-        that root; or better ones, where a generator knows along which one thing at a time changes.
+        """W's principal axes as rows (C, C), each as long as W's deviation along it, but no longer than the root of twice
+        W's mean variance; or better ones, where a generator knows along which one thing at a time changes.
 
         A step along them goes where heads differ, and hardly where no head is. A generator that does not know them has
-        its dimensions instead, each as long as its deviation.
+        its dimensions instead.
         """
         import torch
 

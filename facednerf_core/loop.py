@@ -103,13 +103,6 @@ def optimize(problem: Problem, state: State | None = None) -> Iterator[Stepped]:
             yield Stepped(stage.name, index, stage.steps, losses, metrics, time.perf_counter() - began, state)
 
 
-def _strides(generator: Generator) -> Tensor:
-    """W's axes (C, C), each as long as W's deviation along it: on one scale a step is W's covariance times the gradient."""
-    axes = generator.axes()
-    lengths = axes.norm(dim=1, keepdim=True).clamp_min(1e-12)
-    return axes * (generator.deviation().square().mean().sqrt() / lengths).sqrt()
-
-
 class _Descent:
     """One stage being walked: its variables, its optimiser, and the scenes that do not change meanwhile."""
 
@@ -122,7 +115,7 @@ class _Descent:
         self.increment = state.increment.clone().requires_grad_("camera" in solve)
         # a step along the principal axes; it is added to the offset and begins at nothing again
         self.stride = torch.zeros_like(self.offset, requires_grad=True) if stage.principal and "latent" in solve else None
-        self.axes = _strides(problem.generator) / self.deviation if self.stride is not None else None  # (C, C)
+        self.axes = problem.generator.axes() / self.deviation if self.stride is not None else None  # (C, C)
         tensors = dict(state.weights)
         if "weights" in solve:
             for name, parameter in problem.generator.tunable().items():
@@ -218,7 +211,7 @@ class _Descent:
             assert self.axes is not None
             with torch.no_grad():
                 moment = self.adam.state[self.stride].get("exp_avg_sq")
-                if moment is not None:  # one scale for all: by its own, an axis of noise moves as far as one that is meant
+                if moment is not None:  # one scale for all, so that a step is W's covariance times the gradient
                     moment.copy_(moment.mean(dim=(1, 2), keepdim=True).expand_as(moment))
                 self.offset += self.stride @ self.axes
                 self.stride.zero_()

@@ -155,7 +155,7 @@ def latent_prior(deviation: Tensor, centre: Latent | None = None, *, axes: Tenso
     if axes is not None:
         lengths, root = axes.norm(dim=1), deviation.square().mean().sqrt()
         directions = axes / lengths.clamp_min(1e-12)[:, None]
-        unit = ((lengths + UNUSED * root) * root).sqrt()
+        unit = (lengths.square() + UNUSED * root.square()).sqrt()
 
     def loss(rendering: Rendering | None, step: Step) -> Loss:
         start = centre or step.origin

@@ -55,7 +55,7 @@ def shared_reference(repo: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def few_heads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sixteen heads of an atlas in place of all, which take half a minute to score; tests of the atlas have all."""
+    """Sixteen heads of an atlas in place of all, which take long to score; tests of the atlas have all."""
     if "atlas" in request.path.name or "startup" in request.path.name:
         return
     from facednerf_eg3d.generator import Eg3d

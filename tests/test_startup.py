@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-RUNS = 20  # at most; the best counts, and a slow machine has slow moments
+RUNS = 7  # the best counts
 LIMITS = {("--help",): 0.3, ("plugins",): 0.5}
 
 

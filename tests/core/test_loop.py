@@ -297,6 +297,18 @@ def test_axes_share_a_scale_and_so_move_in_proportion_to_their_gradients() -> No
     assert ratio[-1] == pytest.approx(10, rel=0.1)
 
 
+def test_subjects_have_a_scale_each_in_a_principal_stage() -> None:
+    def sloping(rendering: Rendering | None, step: Step) -> Loss:
+        slopes = torch.tensor([0.1, 1.0])[: len(step.latent.w)].view(-1, 1, 1)
+        return Loss((step.latent.w * slopes).sum(dim=(1, 2)))
+
+    terms = [Term("slope", None, sloping)]
+    one, two = (problem(stage(terms=terms, principal=True), subjects=subjects) for subjects in (1, 2))
+    alone, beside = (list(optimize(task))[-1].state.offset for task in (one, two))
+    assert alone.abs().max() > 0.01
+    torch.testing.assert_close(beside[:1], alone)
+
+
 def test_a_principal_stage_resumes_bit_for_bit() -> None:
     along = problem(stage(principal=True))
     half = list(islice(optimize(along), 5))[-1].state

@@ -157,7 +157,7 @@ def test_latent_prior_is_in_units_of_the_deviation() -> None:
 
 
 def test_along_axes_leaving_w_costs_more_than_moving_within_it() -> None:
-    axes = torch.diag(torch.tensor([1.0, 1.0, 1.0, 0.01, 0.0]))
+    axes = torch.diag(torch.tensor([1.0, 1.0, 1.0, 0.1, 0.0]))
     prior = losses.latent_prior(torch.tensor([1.0, 1.0, 1.0, 0.1, 0.1]), axes=axes)
     origin = Latent(torch.zeros(1, 1, 5))
 

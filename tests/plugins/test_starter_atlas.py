@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from facednerf_eg3d import axesfile
 from facednerf_eg3d.generator import Eg3d
 from facednerf_eg3d.mapping import TIED
 from facednerf_starter.plugin import FOLDER
+from facednerf_starter.train.generator import keep_axes
 from facednerf_starter.train.mapping import Design
 from facednerf_starter.world.attributes import VECTOR, Z_DIM
 
@@ -77,10 +79,23 @@ def test_a_sentence_finds_its_direction_among_some_heads(sentence: str, attribut
     assert scores is not None
     found = heading(known, scores, generator.axes())
     assert found is not None
-    seed = json.loads((FOLDER / "generator.card.json").read_text("utf-8"))["settings"]["seed"]
-    along = (found.direction @ Design(len(found.direction), seed, CPU).lift)[: len(VECTOR)]
+    along = (found.direction @ designed().lift)[: len(VECTOR)]
     assert VECTOR[int(along.argmax())] == attribute
     assert VECTOR[int(along.abs().argmax())].split("=")[0] == attribute.split("=")[0]  # having none may say as much
+
+
+def designed() -> Design:
+    seed = json.loads((FOLDER / "generator.card.json").read_text("utf-8"))["settings"]["seed"]
+    return Design(256, seed, CPU)
+
+
+def test_the_axes_are_those_that_the_recipe_writes(tmp_path: Path) -> None:
+    keep_axes(tmp_path, designed())
+    shipped, written = (axesfile.read(folder / "axes.safetensors", 256) for folder in (FOLDER, tmp_path))
+    torch.testing.assert_close(shipped, written, atol=1e-4, rtol=0)
+    torch.testing.assert_close(written, designed().lift.T, atol=1e-3, rtol=0)
+    keep_axes(tmp_path / "narrow", Design(32, 1, CPU))
+    assert not (tmp_path / "narrow").exists(), "a W without room for them has none"
 
 
 @pytest.mark.parametrize("backbone", ["eg3d", "panohead"])
@@ -94,15 +109,14 @@ def test_its_first_axes_are_those_of_the_file_with_what_goes_with_them(backbone:
     assert drawn.shape == (256, 256)
     z = torch.randn(40_000, Z_DIM, generator=rng(0, "axes"))
     covariance = torch.cov(generator.network.backbone.mapping.row(z, generator.orbit.camera().expand(len(z), -1)).T)
-    root = covariance.diagonal().mean().sqrt()
     along = known @ covariance @ known.T
     correlation = along / along.diagonal().outer(along.diagonal()).sqrt()
-    images = (along * (correlation.abs() >= TIED)) @ known / root
+    images = (along * (correlation.abs() >= TIED)) @ known
     sure = ((correlation.abs() - TIED).abs() > 0.03).all(1)  # of the others, draws decide what goes with them
     assert int(sure.sum()) > 140
     assert torch.cosine_similarity(drawn[:158], images)[sure].min() > 0.99
-    lengths = images.norm(dim=1).clamp_max(2 * root)
-    torch.testing.assert_close(drawn[:158].norm(dim=1)[sure], lengths[sure], rtol=0.1, atol=0)
+    lengths = images.norm(dim=1).clamp_max(2 * covariance.diagonal().mean()).sqrt()
+    torch.testing.assert_close(drawn[:158].norm(dim=1)[sure], lengths[sure], rtol=0.05, atol=0)
 
 
 @pytest.mark.parametrize("backbone", ["eg3d", "panohead"])

@@ -1,4 +1,4 @@
-"""Axes of W that weights bring along: directions in which its coordinates vary independently of one another."""
+"""Axes of W that weights bring along: directions in each of which one thing changes."""
 
 from __future__ import annotations
 

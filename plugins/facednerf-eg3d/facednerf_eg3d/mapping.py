@@ -91,13 +91,12 @@ def principal_axes(
     rest = torch.eye(len(covariance), dtype=covariance.dtype) - within
     _, principal = torch.linalg.eigh(rest @ covariance @ rest - within)  # what is taken has eigenvalue -1, so it is first
     axes = torch.cat([taken, principal.T[len(taken) :]])
-    root = covariance.diagonal().mean().clamp_min(1e-12).sqrt()
     along = axes @ covariance @ axes.T
     deviations = along.diagonal().clamp_min(1e-12).sqrt()
     tied = (along / torch.outer(deviations, deviations)).abs() >= TIED
-    drawn = (along * tied) @ axes / root  # of a principal axis: the axis itself, as long as its variance over the root
-    lengths = drawn.norm(dim=1, keepdim=True)
-    return (drawn * (2 * root / lengths.clamp_min(1e-12)).clamp_max(1.0)).to(mapping.w_avg)
+    drawn = (along * tied) @ axes  # of a principal axis: the axis itself, as long as its variance
+    variances = drawn.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    return (drawn / variances * variances.clamp_max(2 * covariance.diagonal().mean()).sqrt()).to(mapping.w_avg)
 
 
 @torch.no_grad()

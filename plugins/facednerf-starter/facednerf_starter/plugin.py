@@ -99,12 +99,7 @@ def register_weights(register: Callable[[WeightsCard], None]) -> None:
             "generator",
             "eg3d",
             "synthetic heads at 128 pixels; EG3D's architecture, 5 M parameters",
-            {
-                "tensors": "generator.safetensors",
-                "config": "generator.json",
-                "atlas": "atlas.jpg",
-                "axes": "axes.safetensors",
-            },
+            {"tensors": "generator.safetensors", "config": "generator.json", **BESIDE},
             resolution=128,
             latent=(12, 256),
             provides=("depth", "mask", "density"),

@@ -64,16 +64,21 @@ def ending(piece: Piece) -> str:
     return f"closed early at step {piece.step} of {piece.steps}: the learning rate was at {share:.0%} of its highest"
 
 
-def export(out: Path, name: str, tensors: Mapping[str, Tensor], config: Mapping[str, Any], about: Mapping[str, Any]) -> None:
-    """Writes NAME.safetensors (floats as float16), NAME.json (`config`) and NAME.card.json (`about`), each whole."""
+def keep(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes a safetensors file whole, floats as float16."""
     half = {
         key: (value.detach().half() if value.is_floating_point() else value.detach()).cpu().contiguous().clone()
         for key, value in tensors.items()
     }
-    path = out / f"{name}.safetensors"
     fresh = path.with_name(path.name + ".part")
     save_file(half, fresh)
     fresh.replace(path)
+
+
+def export(out: Path, name: str, tensors: Mapping[str, Tensor], config: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    """Writes NAME.safetensors (floats as float16), NAME.json (`config`) and NAME.card.json (`about`), each whole."""
+    path = out / f"{name}.safetensors"
+    keep(path, tensors)
     write_json(out / f"{name}.json", config)
     write_json(out / f"{name}.card.json", {**about, "bytes": path.stat().st_size})
     print(f"{name}: {path.stat().st_size / 1e6:.2f} MB in '{path}'", flush=True)

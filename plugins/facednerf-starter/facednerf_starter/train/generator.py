@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from facednerf_eg3d import axesfile
 from facednerf_eg3d.layers import ModulatedConvolution
 from facednerf_eg3d.mapping import statistics
 from facednerf_eg3d.sampling import Draws
@@ -32,7 +33,7 @@ from facednerf_starter.train import draws, showing
 from facednerf_starter.train.architectures import ARCHITECTURES, Network, build, configuration
 from facednerf_starter.train.arguments import add_run_arguments, device_of
 from facednerf_starter.train.capture import Captured, Step, adam_of
-from facednerf_starter.train.exports import card, export
+from facednerf_starter.train.exports import card, export, keep
 from facednerf_starter.train.likeness import Truth, likeness
 from facednerf_starter.train.mapping import Design, Readout, layers_of, taught, told
 from facednerf_starter.train.pieces import Piece, rate, set_rate
@@ -300,10 +301,18 @@ def stored(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return kept
 
 
+def keep_axes(out: Path, design: Design) -> None:
+    """Writes axes.safetensors: the directions along which W was designed, where it has room for all of them."""
+    width, count = design.lift.shape
+    if width >= count:
+        keep(out / "axes.safetensors", {axesfile.ROLE: design.lift.T})
+
+
 def finish(
     args: argparse.Namespace, piece: Piece, reader: HeadReader, config: dict[str, Any], design: Design | None
 ) -> None:
-    """Statistics of W, the noise maps at unit deviation, measures and pictures of what the file holds, the file."""
+    """Statistics of W, the noise maps at unit deviation, measures and pictures of what the file holds, the file, and
+    the axes of a W by design."""
     device = reader.device
     kind = ARCHITECTURES[args.backbone]
     network = build(args.backbone, config).to(device).requires_grad_(False).eval()
@@ -323,6 +332,8 @@ def finish(
     measured["w_deviation_mean"] = round(float(found.deviation.mean()), 4)
     print(f"{kind.file}: {measured}", flush=True)
     began = {"begun_with": begun_with(args.start)} if args.start else {}
+    if design is not None:
+        keep_axes(args.out, design)
     export(
         args.out,
         kind.file,
