@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from pluggy import HookimplMarker, HookspecMarker
 
 from facednerf_core.cards import Card, WeightsCard
+from facednerf_core.entrypoints import PLUGINS
 
 if TYPE_CHECKING:
     from facednerf_core.interfaces import Detector, Generator, Guidance, Identity, Inverter, Metric, Relighter
 
-ENTRY_POINTS = "facednerf"
-hookspec = HookspecMarker("facednerf")
-hookimpl = HookimplMarker("facednerf")
+hookspec = HookspecMarker(PLUGINS)
+hookimpl = HookimplMarker(PLUGINS)
 
 
 @hookspec

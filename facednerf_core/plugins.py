@@ -21,6 +21,18 @@ import pluggy
 
 from facednerf_core import hookspecs
 from facednerf_core.cards import API_VERSION, Card, WeightsCard
+from facednerf_core.entrypoints import (
+    ALLOWED,
+    COMMANDS,
+    PLUGINS,
+    Broken,
+    Origin,
+    allowed,
+    claimed,
+    entry_points,
+    home,
+    origin,
+)
 from facednerf_core.errors import InputError, UnknownName, Unsupported
 
 if TYPE_CHECKING:
@@ -37,29 +49,7 @@ HOOKS: Mapping[str, Kind] = {
     "register_metrics": "metric",
     "register_observers": "observer",
 }
-COMMANDS = "facednerf.commands"  # the entry-point group of commands that plugins add to fdn
-OWN_COMMANDS = ("edit", "invert", "resume", "plugins", "weights")  # fdn's own, which no plugin can replace
-ALLOWED = "FACEDNERF_PLUGINS"  # comma-separated names of the only plugins to be loaded; empty: none
 Product = TypeVar("Product")
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a card comes from: the plugin's entry point, its distribution and that distribution's version."""
-
-    plugin: str
-    distribution: str = ""
-    version: str = ""
-
-
-@dataclass(frozen=True)
-class Broken:
-    """A plugin, or one of its cards, that cannot be used."""
-
-    name: str  # of the plugin
-    reason: str  # one line
-    trace: str = ""  # the traceback, if something was raised
-    distribution: str = ""
 
 
 class BrokenPlugin(Exception):
@@ -167,7 +157,7 @@ def registered(plugin: object, name: str) -> list[tuple[Any, Any]]:
         BrokenPlugin: no hook or an unknown one, something that is not a card, or another API version.
         Exception: whatever the plugin's own hooks raise.
     """
-    manager = pluggy.PluginManager(hookspecs.ENTRY_POINTS)  # one for each plugin: none can harm another
+    manager = pluggy.PluginManager(PLUGINS)  # one for each plugin: none can harm another
     manager.add_hookspecs(hookspecs)
     try:
         manager.register(plugin, name)
@@ -212,60 +202,6 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
 
 
-def allowed() -> frozenset[str] | None:
-    """The names that FACEDNERF_PLUGINS allows; None where it is not set and all are."""
-    value = os.environ.get(ALLOWED)
-    return None if value is None else frozenset(part.strip() for part in value.split(",") if part.strip())
-
-
-def entry_points() -> list[metadata.EntryPoint]:
-    """The plugins that are installed, whether allowed or not, by name; nothing is imported."""
-    return sorted(metadata.entry_points(group=hookspecs.ENTRY_POINTS), key=lambda point: (point.name, point.value))
-
-
-def commands() -> dict[str, metadata.EntryPoint]:
-    """The commands that allowed plugins add to fdn, by name; nothing is imported.
-
-    A command is allowed with any plugin of its distribution, or by its own name. Those that `refused_commands` tells of
-    are not among them.
-    """
-    return _commands()[0]
-
-
-def refused_commands() -> list[Broken]:
-    """The commands of allowed plugins whose names are taken, by fdn or by another distribution; nothing is imported."""
-    return _commands()[1]
-
-
-def _commands() -> tuple[dict[str, metadata.EntryPoint], list[Broken]]:
-    allow = allowed()
-    points = sorted(metadata.entry_points(group=COMMANDS), key=lambda point: (point.name, _origin(point).distribution))
-    if allow is not None:
-        homes = {_origin(point).distribution for point in entry_points() if point.name in allow}
-        points = [point for point in points if point.name in allow or _origin(point).distribution in homes]
-    found: dict[str, metadata.EntryPoint] = {}
-    refused: list[Broken] = []
-    for point in points:
-        holder = "fdn" if point.name in OWN_COMMANDS else home(found[point.name]) if point.name in found else ""
-        if holder:
-            reason = f"its command {point.name!r} is not used: {holder} has a command of that name"
-            refused.append(Broken(point.name, reason, distribution=_origin(point).distribution))
-        else:
-            found[point.name] = point
-    return found, refused
-
-
-def home(point: metadata.EntryPoint) -> str:
-    """Whose an entry point is: its distribution, or what it leads to where that is not known."""
-    return _origin(point).distribution or point.value
-
-
-def summary(point: metadata.EntryPoint) -> str:
-    """One line about an entry point, from the metadata of its distribution."""
-    said = (point.dist.metadata["Summary"] or "") if point.dist else ""
-    return f"{said} ({home(point)})" if said else f"from {home(point)}"
-
-
 def load_command(point: metadata.EntryPoint) -> Any:
     """What a command's entry point names: a Typer application or a function.
 
@@ -291,20 +227,16 @@ def installed() -> Shelves:
     """The cards of all installed and allowed plugins."""
     allow = allowed()
     shelves = Shelves()
-    points = entry_points()
+    points = entry_points(PLUGINS)
     for point in points:
         if allow is None or point.name in allow:
-            shelves.add(_origin(point), point.load)
-    brought, refused = _commands()
+            shelves.add(origin(point), point.load)
+    brought, refused = claimed()
     shelves.broken += refused
     gone = (allow or frozenset()) - {point.name for point in points} - set(brought) - {item.name for item in refused}
     for name in sorted(gone):
         shelves.broken.append(Broken(name, f"{ALLOWED} names it, but it is not installed"))
     return shelves
-
-
-def _origin(point: metadata.EntryPoint) -> Origin:
-    return Origin(point.name, point.dist.name, point.dist.version) if point.dist else Origin(point.name)
 
 
 @dataclass(frozen=True)
@@ -333,7 +265,7 @@ def doctor(name: str, limit: float = 20.0) -> Diagnosis:
     import json
     import subprocess
 
-    names = {point.name for point in (*entry_points(), *metadata.entry_points(group=COMMANDS))}
+    names = {point.name for point in (*entry_points(PLUGINS), *entry_points(COMMANDS))}
     if name not in names:
         raise UnknownName("plugin", name, names)
     if limit <= 0:
@@ -358,17 +290,17 @@ def probe(name: str) -> None:
     os.environ.pop(ALLOWED, None)
     shelves = Shelves()
     begin = time.perf_counter()
-    for point in entry_points():
+    for point in entry_points(PLUGINS):
         if point.name == name:
-            shelves.add(_origin(point), point.load)
+            shelves.add(origin(point), point.load)
     seconds = time.perf_counter() - begin
     imports_torch = "torch" in sys.modules
     homes = {origin.distribution for origin in shelves.plugins} - {""}
-    found, refused = _commands()
+    found, refused = claimed()
     shelves.broken += [item for item in refused if item.name == name or item.distribution in homes]
     loaded = []
     for point in found.values():
-        if point.name == name or _origin(point).distribution in homes:
+        if point.name == name or origin(point).distribution in homes:
             try:
                 load_command(point)
                 loaded.append(f"command {point.name}")

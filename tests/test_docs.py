@@ -18,7 +18,7 @@ import typer
 
 from facednerf_core import compose, errors, events, hookspecs
 from facednerf_core.cards import Card, WeightsCard
-from facednerf_core.plugins import commands as plugin_commands
+from facednerf_core.entrypoints import commands as plugin_commands
 from facednerf_core.plugins import installed, load_command
 from facednerf_core.recipe import Recipe, Weights
 
@@ -60,8 +60,8 @@ def command(*names: str):
     from facednerf_core.cli.app import app
 
     found = typer.main.get_command(app)
-    for name, point in plugin_commands().items():
-        found.commands[name] = typer.main.get_command(load_command(point))
+    theirs = {name: typer.main.get_command(load_command(point)) for name, point in plugin_commands().items()}
+    found.commands = {**found.commands, **theirs}
     for name in names:
         found = found.commands[name]
     return found

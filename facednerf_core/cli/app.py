@@ -1,4 +1,4 @@
-"""The commands of fdn, put together. A new command is a file beside this one and a line below."""
+"""fdn's group of commands. What its commands do lies in the files beside this one; `groups.OWN` lists them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from facednerf_core.cli import edit, plugins, weights
 from facednerf_core.cli.groups import Commands
 
 app = typer.Typer(
@@ -27,10 +26,3 @@ def fdn(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
     """Edit, invert and turn 3D heads from one photo and a sentence."""
-
-
-app.command("edit")(edit.edit)
-app.command("invert")(edit.invert)
-app.command("resume")(edit.resume)
-app.add_typer(plugins.app, name="plugins")
-app.add_typer(weights.app, name="weights")

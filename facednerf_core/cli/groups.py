@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 import typer
@@ -12,6 +13,14 @@ from typer.core import TyperGroup
 from facednerf_core.cli.console import print_failure
 
 MISUSE: Any = typer.BadParameter.__mro__[1]  # click's UsageError, of the click that typer brings
+OWN = {
+    "edit": ("facednerf_core.cli.edit:edit", "Edit the head in PHOTO so that it follows SENTENCE, in 3D."),
+    "invert": ("facednerf_core.cli.edit:invert", "Bring the generator to PHOTO, and show it from all sides."),
+    "resume": ("facednerf_core.cli.edit:resume", "Go on with a stopped run, or export a finished one again."),
+    "plugins": ("facednerf_core.cli.plugins:app", "List the plugins, show one, or examine a broken one."),
+    "weights": ("facednerf_core.cli.weights:app", "List the weights, import or fetch some, read their licence."),
+}
+"""The commands of fdn: where each lies, and what `fdn --help` says of it. A new command is a file and a line here."""
 
 
 @contextmanager
@@ -34,8 +43,46 @@ class Group(TyperGroup):
         return option
 
 
+def group(said: str) -> typer.Typer:
+    """A group of fdn's commands, which does something of its own when it is called alone."""
+    return typer.Typer(cls=Group, invoke_without_command=True, help=said, rich_markup_mode=None, add_completion=False)
+
+
+class Own(Mapping[str, Any]):
+    """The commands of fdn by name, each imported and built when it is asked for: `fdn --help` needs none of them."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._made:
+            module, _, attribute = OWN[name][0].partition(":")
+            self._made[name] = built(getattr(import_module(module), attribute), name)
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(OWN)
+
+    def __len__(self) -> int:
+        return len(OWN)
+
+
+def built(target: Any, name: str) -> Any:
+    """The command of this name that a Typer application or a function describes."""
+    if not isinstance(target, typer.Typer):
+        function, target = target, typer.Typer(rich_markup_mode=None, add_completion=False)
+        target.command(name)(function)
+    command = typer.main.get_command(target)
+    command.name = name
+    return command
+
+
 class Commands(Group):
     """The commands of fdn and those that plugins add: the latter are listed from metadata and loaded when called."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(**more)
+        self.commands: Any = Own()
 
     def make_context(self, *words: Any, **more: Any) -> Any:
         with _told():
@@ -50,29 +97,27 @@ class Commands(Group):
         own = super().get_command(ctx, cmd_name)
         if own is not None:
             return own
-        from facednerf_core.plugins import commands, load_command, unusable
+        from facednerf_core.entrypoints import commands
+        from facednerf_core.plugins import load_command, unusable
 
         point = commands().get(cmd_name)
         if point is None:
             return None
         target = load_command(point)
         try:
-            if not isinstance(target, typer.Typer):
-                function, target = target, typer.Typer(rich_markup_mode=None, add_completion=False)
-                target.command(cmd_name)(function)
-            command = typer.main.get_command(target)
+            return built(target, cmd_name)
         except Exception as error:  # an application without commands, an argument that typer does not understand
             raise unusable(point, error) from error
-        command.name = cmd_name
-        return command
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Writes the commands, then those of plugins, which are not loaded: a distribution's own words describe them."""
-        super().format_commands(ctx, formatter)
-        from facednerf_core.plugins import commands, refused_commands, summary
+        """Writes the commands, then those of plugins; none is loaded: a distribution's own words describe a plugin's."""
+        from facednerf_core.entrypoints import claimed, summary
 
-        rows = [(name, summary(point)) for name, point in commands().items()]
-        rows += [(item.name, f"(not used) of {item.distribution}: {item.reason}") for item in refused_commands()]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, said) for name, (_, said) in OWN.items()])
+        found, refused = claimed()
+        rows = [(name, summary(point)) for name, point in found.items()]
+        rows += [(item.name, f"(not used) of {item.distribution}: {item.reason}") for item in refused]
         if rows:
             with formatter.section("Commands of plugins"):
                 formatter.write_dl(rows)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from facednerf_core.cli.console import console, escaped, print_json, print_table
-from facednerf_core.cli.groups import Group
+from facednerf_core.cli.groups import group
 
 if TYPE_CHECKING:
     from facednerf_core.cards import Card
     from facednerf_core.plugins import Shelves
 
-app = typer.Typer(cls=Group, invoke_without_command=True, help="List the plugins, show one, or examine a broken one.")
+app = group("List the plugins, show one, or examine a broken one.")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 
@@ -23,7 +23,8 @@ def listing(context: typer.Context, as_json: AsJson = False) -> None:
     """List the installed plugins and the broken ones."""
     if context.invoked_subcommand is not None:
         return
-    from facednerf_core.plugins import commands, installed
+    from facednerf_core.entrypoints import commands
+    from facednerf_core.plugins import installed
 
     shelves = installed()
     if as_json:

@@ -10,14 +10,14 @@ import typer
 
 from facednerf_core.cards import ANY
 from facednerf_core.cli.console import console, escaped, print_json, print_table
-from facednerf_core.cli.groups import Group
+from facednerf_core.cli.groups import group
 from facednerf_core.cli.plugins import AsJson, state
 
 if TYPE_CHECKING:
     from facednerf_core.cards import WeightsCard
     from facednerf_core.weights import Pack, Registry
 
-app = typer.Typer(cls=Group, invoke_without_command=True, help="List the weights, import or fetch some, read their licence.")
+app = group("List the weights, import or fetch some, read their licence.")
 Name = Annotated[str, typer.Argument(help="A name from fdn weights, such as eg3d/starter.")]
 
 

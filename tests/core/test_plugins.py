@@ -1,24 +1,19 @@
 """Discovery: good plugins land on shelves, bad ones in the ledger, and none harms another."""
 
-import textwrap
 from types import SimpleNamespace
 
 import pytest
-import typer
 
 from facednerf_core.cards import Card, WeightsCard
+from facednerf_core.entrypoints import PLUGINS, commands, entry_points
 from facednerf_core.errors import UnknownName, Unsupported
 from facednerf_core.hookspecs import hookimpl
 from facednerf_core.plugins import (
     HOOKS,
-    OWN_COMMANDS,
     Shelves,
-    commands,
     doctor,
-    entry_points,
     installed,
     load_command,
-    refused_commands,
 )
 
 GOOD = """
@@ -164,7 +159,7 @@ def test_without_an_allow_list_all_are_loaded(install):
     install("facednerf-one", GOOD.replace("{name}", "one"), facednerf={"one": "facednerf_one"})
     shelves = installed()
     assert "one" in shelves.generators
-    assert {point.name for point in entry_points()} == {
+    assert {point.name for point in entry_points(PLUGINS)} == {
         *(origin.plugin for origin in shelves.plugins),
         *(item.name for item in shelves.broken),
     }
@@ -225,38 +220,6 @@ def test_doctor_of_an_unknown_plugin_offers_the_nearest(install):
     install("facednerf-one", GOOD, facednerf={"mybackbone": "facednerf_one"})
     with pytest.raises(UnknownName, match="mean 'mybackbone'"):
         doctor("mybackbon")
-
-
-def test_commands_are_found_without_being_loaded_and_obey_the_allow_list(install, monkeypatch):
-    source = textwrap.dedent("raise RuntimeError('kaputt')")
-    points = {"facednerf": {"one": "facednerf_one"}, "facednerf_commands": {"train-one": "facednerf_one:run"}}
-    install("facednerf-one", source, **points)
-    assert "train-one" in commands()
-    monkeypatch.setenv("FACEDNERF_PLUGINS", "one")
-    assert list(commands()) == ["train-one"]
-    with pytest.raises(Unsupported, match=r"'train-one' of facednerf-one cannot be loaded: RuntimeError: kaputt"):
-        load_command(commands()["train-one"])
-    monkeypatch.setenv("FACEDNERF_PLUGINS", "")
-    assert not commands()
-
-
-def test_a_command_whose_name_is_taken_is_refused_and_said(install):
-    install("facednerf-greedy", "", facednerf_commands={"edit": "facednerf_greedy:run", "paint": "facednerf_greedy:run"})
-    install("facednerf-late", "", facednerf_commands={"paint": "facednerf_late:run"})
-    assert "edit" not in commands()
-    assert commands()["paint"].value == "facednerf_greedy:run"
-    said = {(item.distribution, item.reason) for item in refused_commands()}
-    assert said == {
-        ("facednerf-greedy", "its command 'edit' is not used: fdn has a command of that name"),
-        ("facednerf-late", "its command 'paint' is not used: facednerf-greedy has a command of that name"),
-    }
-    assert said <= {(item.distribution, item.reason) for item in installed().broken}
-
-
-def test_fdns_own_commands_are_those_that_no_plugin_can_replace():
-    from facednerf_core.cli.app import app
-
-    assert set(OWN_COMMANDS) == set(typer.main.get_command(app).commands)
 
 
 def test_a_command_that_is_no_application_cannot_be_loaded(install):
