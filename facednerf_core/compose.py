@@ -171,27 +171,28 @@ def _weighted(stage: str, term: Term) -> Term:
     return replace(term, weight=Constant(WEIGHTS[stage].get(term.name, 1.0)))
 
 
-def _begin(plan: Plan, built: Built) -> Callable[[Tensor], Tensor]:
-    """Where an edit begins: further along the sentence's direction than most heads of the generator's atlas are.
+def _begin(plan: Plan, built: Built) -> Callable[[Tensor], Tensor] | None:
+    """Where an edit begins: further along the sentence's axes than most heads of the generator's atlas are.
 
-    At the photo, without an atlas or a guidance that scores. The heads are scored only when the edit does begin.
+    None, that is at the photo, without an atlas or a guidance. The heads are scored only when the edit does begin.
     """
+    from facednerf_core.atlas import heading
+
+    recipe, guidance = plan.recipe, built.guidance
+    atlas = None if guidance is None else built.generator.atlas()
+    if atlas is None or guidance is None:
+        return None
 
     def begin(w: Tensor) -> Tensor:
-        from facednerf_core.atlas import heading
-
-        atlas, recipe = built.generator.atlas(), plan.recipe
-        if atlas is None or built.guidance is None:
-            return w
         source = plan.source_prompt
-        scores = built.guidance.score(atlas.pictures, recipe.prompt, source_prompt=source, negative=recipe.negative)
+        scores = guidance.score(atlas.pictures, recipe.prompt, source_prompt=source, negative=recipe.negative)
         found = None if scores is None else heading(atlas, scores, built.generator.axes())
         return w if found is None else found.reached(w)
 
     return begin
 
 
-def _edit(recipe: Recipe, terms: Mapping[str, Term], begin: Callable[[Tensor], Tensor]) -> Stage:
+def _edit(recipe: Recipe, terms: Mapping[str, Term], begin: Callable[[Tensor], Tensor] | None) -> Stage:
     """The default recipe's last stage: only the latent moves, inside the tuned generator, and all its rows together: what
     a sentence asks for is a direction of W, and rows that move apart leave the heads that the generator knows. For the
     same reason it moves along W's principal axes: along the others lie heads that nobody drew, such as green light. What
@@ -208,6 +209,7 @@ def _edit(recipe: Recipe, terms: Mapping[str, Term], begin: Callable[[Tensor], T
         principal=True,
         reach=REACH,
         begin=begin,
+        opening="" if begin is None else "comparing the sentence with heads that the generator drew, to see where it leads",
         size=recipe.size,
     )
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -233,6 +233,7 @@ def _walk(folder: Path, prepared: Prepared, state: State | None, observers: Sequ
     if state is None:
         for note in prepared.notes:
             tell(Noted(note, "warning"))
+    _open(problem, position, tell)
     place = ("", -1)
     try:
         with out_of_memory(f" What was saved can be gone on with by `fdn resume {folder}`."):
@@ -246,6 +247,7 @@ def _walk(folder: Path, prepared: Prepared, state: State | None, observers: Sequ
                         checkpoints.save(replace(state, weights={}, moments={}), folder / INVERSION)
                     checkpoints.save(state, folder / CHECKPOINT)
                     tell(Saved(folder / CHECKPOINT, "checkpoint"))
+                _open(problem, (event.stage, event.index + 1), tell)
             state = state or problem.start
             inversion = _inversion(folder, problem, state)
             files, metrics = results.export_run(folder, prepared, inversion, state, tell)
@@ -285,6 +287,19 @@ class _Audience:
                 del self.guests[name]
                 said = f"{type(error).__name__}: {error}"
                 self(Noted(f"the observer {name!r} failed ({said}); it is told no more", "warning"))
+
+
+def _open(problem: Problem, position: tuple[str, int] | None, tell: Callable[[Event], None]) -> None:
+    """Says what the next stage begins with, where it wants that said and the one before ends at (stage, steps done)."""
+    ahead = list(problem.stages)
+    if position is not None:
+        here = next(place for place, stage in enumerate(ahead) if stage.name == position[0])
+        if position[1] < ahead[here].steps:
+            return
+        ahead = ahead[here + 1 :]
+    said = next((stage.opening for stage in ahead if stage.steps or stage.opening), "")
+    if said:
+        tell(Noted(said))
 
 
 def _before_edit(problem: Problem) -> str | None:

@@ -121,6 +121,7 @@ class Stage:
     principal: bool = False  # w moves along W's principal axes (`Generator.axes`), not along its dimensions
     reach: float | None = None  # how far each row of w may go from where the stage began, in W's radius
     begin: Callable[[Tensor], Tensor] | None = None  # from w (N, L, C) as the stage is entered, the w it begins at
+    opening: str = ""  # what `begin` does, said to the user before a stage that takes a while to begin
     wander: Schedule | None = None  # random noise on w, in units of W's deviation; reaches every look
     size: int | None = None  # rendering size, None for the generator's own
     renormalise_noise: bool = True  # after each step noise maps return to zero mean and unit deviation

@@ -417,6 +417,21 @@ def test_metrics_of_plugins_are_in_the_manifest_and_one_that_fails_stops_no_run(
     assert "the metric 'sick' failed" in ended.err
 
 
+def test_what_an_edit_begins_with_is_said_before_it_keeps_you_waiting(photo: Path, run: Fdn, tmp_path: Path) -> None:
+    few = ("--steps", "invert=1", "--steps", "refine=0", "--steps", "tune=0", "--steps", "edit=2", "--frames", "0")
+    for name, options, wanted in (("with", (), 1), ("without", ("--option", "eg3d.atlas=false"), 0)):
+        ended = run("edit", photo, "blue hair", "--out", tmp_path / name, *few, *options)
+        assert ended.code == 0, ended.err
+        assert ended.err.count("comparing the sentence with heads") == wanted
+        told = [(event["event"], event.get("stage")) for event in events(tmp_path / name)]
+        if wanted:
+            said = [place for place, event in enumerate(events(tmp_path / name)) if "comparing" in event.get("message", "")]
+            assert told.index(("Stepped", "invert")) < said[0] < told.index(("Stepped", "edit"))
+        ended = run("resume", tmp_path / name)
+        assert ended.code == 0, ended.err
+        assert "comparing" not in ended.err
+
+
 SPOILSPORT = """
 from facednerf_core.cards import Card
 from facednerf_core.events import Stepped
