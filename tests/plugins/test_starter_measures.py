@@ -17,7 +17,7 @@ from facednerf_starter.judges import listener
 from facednerf_starter.judges.network import Judge, PersonJudge
 from facednerf_starter.judges.panel import Judges
 from facednerf_starter.judges.questions import BOUNDS, CHOICES, NUMBERS, OUTPUTS, Answers, answers
-from facednerf_starter.measures import geometry, portraits, reconstruction, sections, sentences
+from facednerf_starter.measures import geometry, people, portraits, reconstruction, sections, sentences
 from facednerf_starter.measures.effort import FULL, QUICK, Effort
 from facednerf_starter.measures.hearing import accepted
 from facednerf_starter.measures.inversions import edited, inverted
@@ -27,6 +27,7 @@ from facednerf_starter.measures.report import limit, missed, shown, verdict
 from facednerf_starter.measures.sitters import Sitters, plain
 from facednerf_starter.measures.verdicts import changed, follows, obeyed, together
 from facednerf_starter.plugin import FOLDER, WORDS
+from facednerf_starter.train.albums import drawn_by_world
 from facednerf_starter.world.attributes import LABELS
 from facednerf_starter.world.cameras import look, rays
 from facednerf_starter.world.landmarks import LANDMARKS
@@ -199,6 +200,22 @@ def test_verdicts_on_one_head() -> None:
         {name: torch.cat([one.numbers[name] for one in outputs]) for name in NUMBERS},
     )
     assert obeyed(together(three), {"hat": "yes"}) == 1
+
+
+def test_processes_draw_what_one_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    heads, cameras, cpu = held_out(3), looked_at(3)[:, None], torch.device("cpu")
+    monkeypatch.setattr(people, "SHARE", 2)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        found = people.drawn(heads, cameras, cpu)
+    finally:
+        torch.set_num_threads(before)
+    assert people._workers.cache_info().currsize == 1, "processes were used"
+    with one_thread():
+        alone = drawn_by_world(heads, cameras, SIZE, cpu)
+    assert torch.equal(found.image, alone.image)
+    assert torch.equal(found.mask, alone.mask)
 
 
 def test_one_percent_of_strangers_is_accepted() -> None:

@@ -12,11 +12,10 @@ from facednerf_starter.judges.panel import Judges
 from facednerf_starter.measures.effort import Effort
 from facednerf_starter.measures.inversions import edited
 from facednerf_starter.measures.measure import Goal, Measure, at_least, at_most, averaged, counted
-from facednerf_starter.measures.people import SIZE, held_out, one_thread
+from facednerf_starter.measures.people import drawn, held_out
 from facednerf_starter.measures.sentences import Sentence, edits
 from facednerf_starter.measures.sitters import Sitters
 from facednerf_starter.measures.verdicts import changed, obeyed, together
-from facednerf_starter.train.albums import drawn_by_world
 from facednerf_starter.world.attributes import Attributes
 
 SECTION = "edits"
@@ -88,9 +87,7 @@ def strangers(head: Attributes, camera: Tensor, number: int, effort: Effort, jud
     count = effort.distractors
     people = held_out(count, first=STRANGERS + 1024 * number)
     dressed = people.dressed_as(Attributes.cat([head] * count))
-    device = chosen_device(effort.device)
-    with one_thread():
-        album = drawn_by_world(dressed, camera.expand(count, 1, -1), SIZE, device)
+    album = drawn(dressed, camera.expand(count, 1, -1), chosen_device(effort.device))
     return judges.embed(album.image.float().cpu() / 127.5 - 1)
 
 

@@ -10,9 +10,9 @@ from facednerf_starter.judges.panel import Judges
 from facednerf_starter.judges.questions import BOUNDS, CHOICES, Answers, Truth, right, truth
 from facednerf_starter.measures.effort import Effort
 from facednerf_starter.measures.measure import Goal, Measure, Unit, at_least, averaged
-from facednerf_starter.measures.people import SEED, SIZE, held_out, one_thread
+from facednerf_starter.measures.people import SEED, SIZE, drawn, held_out
 from facednerf_starter.plugin import FOLDER
-from facednerf_starter.train.albums import Album, Portraitist, drawn_by_generator, drawn_by_world, restyled, seen_from
+from facednerf_starter.train.albums import Album, Portraitist, drawn_by_generator, restyled, seen_from
 from facednerf_starter.world.attributes import draw
 
 SECTION = "judges"
@@ -31,11 +31,10 @@ def measured(effort: Effort, judges: Judges) -> list[Measure]:
     heads = held_out(effort.judged, first=FIRST)
     cameras = seen_from(SEED, "judged", len(heads))
     told = truth(heads)
-    with one_thread():
-        world = drawn_by_world(heads, cameras, SIZE, device)
-    drawn = drawn_by_generator(painter.network, painter.latents(heads), cameras, SIZE, device)
+    world = drawn(heads, cameras, device)
+    painted = drawn_by_generator(painter.network, painter.latents(heads), cameras, SIZE, device)
     found = attributes("of the world", WORLD, answered(judges, world), told)
-    found += attributes("of the generator", GENERATOR, answered(judges, drawn), told)
+    found += attributes("of the generator", GENERATOR, answered(judges, painted), told)
     return found + people(effort, judges, painter, device)
 
 
@@ -70,10 +69,9 @@ def people(effort: Effort, judges: Judges, painter: Portraitist, device: torch.d
     for style in ("one", "another"):
         heads = restyled(z, SEED, style, numbers=numbers)
         cameras = seen_from(SEED, style, len(heads))
-        drawn = drawn_by_generator(painter.network, painter.latents(heads), cameras, SIZE, device)
-        with one_thread():
-            true = drawn_by_world(heads, cameras, SIZE, device)
-        for whose, album in (("world", true), ("generator", drawn)):
+        painted = drawn_by_generator(painter.network, painter.latents(heads), cameras, SIZE, device)
+        true = drawn(heads, cameras, device)
+        for whose, album in (("world", true), ("generator", painted)):
             known[f"{whose}, {style}"] = torch.cat([judges.embed(image) for image in _pictures(album)]).cpu()
     pairs = {
         "the world's pictures": ("world, one", "world, another"),

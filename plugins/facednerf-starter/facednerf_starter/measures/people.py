@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import get_context
 
 import numpy as np
 import torch
@@ -11,15 +14,19 @@ from torch import Tensor
 
 from facednerf_core.photos import Portrait
 from facednerf_core.views import angles
+from facednerf_starter.train.albums import Album, drawn_by_world
 from facednerf_starter.world.attributes import Attributes, decode, draw
 from facednerf_starter.world.cameras import look
 from facednerf_starter.world.render import WorldRendering
 
+CPU = torch.device("cpu")
 SEED = 20270127
 """Of all heads of the benchmark: training uses other seeds, so nobody has seen them."""
 SIZE = 128
 TURN = 0.25
 """Largest yaw of a portrait, radians."""
+SHARE = 6
+"""Heads that a process draws at a time."""
 
 
 def held_out(count: int, *, first: int = 0, wanted: Callable[[Attributes], Tensor] | None = None) -> Attributes:
@@ -49,6 +56,31 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def drawn(heads: Attributes, cameras: Tensor, device: torch.device) -> Album:
+    """What the world shows of N heads from one camera each, (N, 1, 25).
+
+    A CPU draws with as many processes as torch has threads: a head's second and a half are many small steps, in which
+    threads gain nothing.
+    """
+    workers = torch.get_num_threads()
+    if device.type != "cpu" or workers == 1 or len(heads) <= SHARE:
+        return _drawn(heads, cameras, device)
+    rows = torch.arange(len(heads)).split(SHARE)
+    parts = list(_workers(workers).map(_drawn, [heads[part] for part in rows], [cameras[part] for part in rows]))
+    return Album(torch.cat([part.image for part in parts]), torch.cat([part.mask for part in parts]))
+
+
+def _drawn(heads: Attributes, cameras: Tensor, device: torch.device = CPU) -> Album:
+    with one_thread():
+        return drawn_by_world(heads, cameras, SIZE, device)
+
+
+@functools.cache
+def _workers(count: int) -> ProcessPoolExecutor:
+    """Processes that stay until the program ends: each takes seconds to import torch."""
+    return ProcessPoolExecutor(count, mp_context=get_context("spawn"))
 
 
 def portrait(seen: WorldRendering, head: int, camera: Tensor) -> Portrait:
