@@ -1,7 +1,7 @@
 """What the starter can do, against its goals: generator, diffusion, judges, edits, real portraits.
 
     python benchmarks/starter.py                       # everything, hours on a CPU
-    python benchmarks/starter.py --quick               # some ten minutes on two cores, wide intervals
+    python benchmarks/starter.py --quick               # some five minutes on two cores, wide intervals, no portraits
     python benchmarks/starter.py --only generator,edits --json starter.json
     python benchmarks/starter.py --only portraits --photo me.jpg
 
@@ -26,7 +26,7 @@ from facednerf_core.errors import FacednerfError
 def main(given: Sequence[str] | None = None) -> int:
     """Measures, prints, and returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few heads: five to ten minutes on two cores")
+    parser.add_argument("--quick", action="store_true", help="few heads and no portraits: some five minutes on two cores")
     parser.add_argument("--only", default="", metavar="NAMES", help="sections, with commas between them")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the measures there too, after every section")
     parser.add_argument("--photo", type=Path, action="append", default=[], help="a real portrait beside the astronaut")
@@ -45,7 +45,9 @@ def main(given: Sequence[str] | None = None) -> int:
     measures: list[Measure] = []
     began = time.perf_counter()
     try:
-        names = sections.chosen([name.strip() for name in chosen.only.split(",") if name.strip()])
+        names = sections.chosen([name.strip() for name in chosen.only.split(",") if name.strip()], effort)
+        if not chosen.only and (left := set(sections.ORDER) - set(names)):
+            progress.print(f"{', '.join(left)}: left out; measure with --only {','.join(left)}")
         bench = sections.Bench.of(effort)
         for name in names:
             start = time.perf_counter()

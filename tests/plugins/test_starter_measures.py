@@ -39,7 +39,7 @@ from facednerf_core.photos import composited
 from facednerf_core.runs import prepare
 
 ONE_STEP = {"invert": 1, "refine": 1, "tune": 1, "edit": 1}
-TINY = Effort("tiny", 1, 2, 1, 1, 2, 2, 1, 1, 2, 1, False, device="cpu", steps=ONE_STEP)
+TINY = Effort("tiny", 1, 2, 1, 1, 2, 2, 1, 1, 2, 1, True, False, device="cpu", steps=ONE_STEP)
 
 
 @pytest.fixture(scope="module")
@@ -344,10 +344,13 @@ def test_without_judges_a_section_says_so_and_is_missed(tmp_path: Path) -> None:
         assert found
         assert not any(one.passed for one in found)
         assert all("train judges" in one.about for one in found)
-    assert sections.chosen([]) == sections.ORDER
-    assert sections.chosen(["edits", "generator"]) == ("generator", "edits")
+    assert sections.chosen([], FULL) == sections.ORDER
+    assert sections.chosen(["edits", "generator"], FULL) == ("generator", "edits")
+    assert sections.chosen([], QUICK) == sections.ORDER[:-1]
+    assert sections.chosen([], replace(QUICK, photos=(Path("me.jpg"),))) == sections.ORDER
+    assert sections.chosen(["portraits"], QUICK) == ("portraits",)
     with pytest.raises(UnknownName, match="edit"):
-        sections.chosen(["edit"])
+        sections.chosen(["edit"], FULL)
 
 
 def test_the_command_prints_a_table_writes_json_and_fails_on_a_miss(

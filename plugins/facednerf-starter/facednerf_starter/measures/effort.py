@@ -22,6 +22,7 @@ class Effort:
     sentences: int  # for each of them
     distractors: int
     portrait_sentences: int
+    portrayed: bool  # whether real portraits are looked at where none is given
     disturbed: bool  # whether portraits are looked at flipped, rolled, small and dark too
     device: str = "auto"
     steps: Mapping[str, int] = field(default_factory=dict)  # of the product's stages; empty: its defaults
@@ -29,6 +30,6 @@ class Effort:
     weights: Path | None = None  # folder of the judges' files; None: the shipped one
 
 
-FULL = Effort("full", 24, 64, 6, 30, 400, 200, 12, 8, 100, 5, True)
-QUICK = Effort("quick", 1, 8, 1, 20, 12, 12, 1, 1, 100, 1, False)
-"""Its intervals are wide, and say so. It took more than nine minutes on two slow cores, most of them the product's steps."""
+FULL = Effort("full", 24, 64, 6, 30, 400, 200, 12, 8, 100, 5, True, True)
+QUICK = Effort("quick", 1, 8, 1, 20, 8, 8, 1, 1, 100, 1, False, False)
+"""Its intervals are wide, and say so. Real portraits, which are inverted once more, it leaves to `--only portraits`."""

@@ -45,8 +45,8 @@ class Bench:
         return self._sitters[0]
 
 
-def chosen(names: Sequence[str]) -> tuple[str, ...]:
-    """Sections by name, in their order; none named means all.
+def chosen(names: Sequence[str], effort: Effort) -> tuple[str, ...]:
+    """Sections by name, in their order; none named means all that the effort looks at.
 
     Raises:
         UnknownName: there is no such section.
@@ -54,7 +54,8 @@ def chosen(names: Sequence[str]) -> tuple[str, ...]:
     for name in names:
         if name not in ORDER:
             raise UnknownName("section", name, ORDER)
-    return tuple(name for name in ORDER if not names or name in names)
+    usual = [name for name in ORDER if name != portraits.SECTION or effort.portrayed or effort.photos]
+    return tuple(name for name in ORDER if name in (names or usual))
 
 
 def measured(name: str, bench: Bench) -> list[Measure]:
