@@ -1,7 +1,8 @@
-"""An atlas: heads that a generator draws, kept beside its weights, and the direction of W that a sentence has among them."""
+"""An atlas: heads that a generator draws, kept beside its weights, and the axes of W along which they follow a sentence."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from facednerf_core.interfaces import Generator
 
 COLUMNS = 16  # of the sheet
-BEST = 0.05  # the share of heads that are further along a sentence's direction than an edit begins
+BEST = 0.1  # the share of heads furthest along an axis of a sentence, on whose mean place there an edit begins
 CHANCE = 2.5  # standard errors of a correlation by which an axis must do better than chance
 ITERATIONS = 300  # of the lasso
 ROLE = "atlas"  # of the sheet among the files of a weights card
@@ -27,27 +28,34 @@ ROLE = "atlas"  # of the sheet among the files of a weights card
 
 @dataclass(frozen=True)
 class Heading:
-    """A direction of W, and how far along it an edit begins."""
+    """Directions of W of which a sentence speaks, and how far along each of them an edit begins."""
 
-    direction: Tensor  # (C,), a unit vector
-    level: float  # of w @ direction
+    axes: Tensor  # (K, C), unit vectors, what tells most of the sentence first
+    levels: Tensor  # (K,), of w @ axis: where the heads are that are furthest
+    shares: Tensor  # (K,), what part of the way to its level an edit goes: 1 along the first, less along what tells less
 
     def reached(self, w: Tensor) -> Tensor:
-        """Latents (N, L, C) brought along the direction, all rows together, up to the level; none is brought back."""
-        direction = self.direction.to(w)
-        missing = (self.level - w.mean(dim=1, keepdim=True) @ direction).clamp_min(0.0)  # (N, 1)
-        return w + missing[..., None] * direction
+        """Latents (N, L, C) brought along one axis after another, all rows together; none is brought back.
+
+        Each axis has its own level: on one line through all of them, a head that has much of one would miss another (short
+        hair is half way from curls to a bald head, but no hair less).
+        """
+        for axis, level, share in zip(self.axes.to(w), self.levels.to(w), self.shares.to(w), strict=True):
+            missing = (level - w.mean(dim=1, keepdim=True) @ axis).clamp_min(0.0)  # (N, 1)
+            w = w + share * missing[..., None] * axis
+        return w
 
 
 def heading(atlas: Atlas, scores: Tensor, axes: Tensor) -> Heading | None:
-    """The direction along which scores (M,) rise, and how far along it the heads are that are furthest.
+    """The axes along which scores (M,) rise, and how far along them the heads are that are furthest.
 
     None where the scores tell nothing, as under a sentence that is its own source.
 
     A local gradient does not find glasses, a beard or a bald head where W has a threshold before them; heads that differ in
     all at once do (as the hyperplanes of Shen et al. 2020, "Interpreting the Latent Space of GANs for Semantic Face
     Editing", with a regression in place of labels). A sentence speaks of little, so the regression is the lasso (Tibshirani
-    1996) along W's axes: of some hundred heads most axes seem to matter a little by chance, and those are left out.
+    1996) along W's axes: of some hundred heads most axes seem to matter a little by chance, and those are left out. An axis
+    tells as much as the score rises from the heads' mean to its level, which is far where few heads have a thing.
 
     Args:
         atlas: M heads.
@@ -70,9 +78,13 @@ def heading(atlas: Atlas, scores: Tensor, axes: Tensor) -> Heading | None:
     slopes = lasso(places[:, used] / spread[used], apart / apart.square().mean().sqrt(), CHANCE / len(scores) ** 0.5)
     if not slopes.any():
         return None
-    direction = (slopes * spread[used]) @ axes[used]
-    direction = direction / direction.norm()
-    return Heading(direction.to(atlas.latents), float((latents @ direction).quantile(1 - BEST)))
+    chosen = axes[used] * slopes.sign()[:, None]
+    along = latents @ chosen.T
+    levels = along.topk(math.ceil(BEST * len(along)), dim=0).values.mean(0)
+    rise = slopes.abs() * (levels - along.mean(0)) / spread[used]
+    told = rise.argsort(descending=True)[: int(slopes.count_nonzero())]
+    parts = (chosen[told], levels[told], rise[told] / rise.max())
+    return Heading(*(part.to(atlas.latents) for part in parts))
 
 
 def lasso(inputs: Tensor, target: Tensor, penalty: float) -> Tensor:

@@ -51,8 +51,8 @@ class Generator(ABC):
         return torch.diag(self.deviation())
 
     def atlas(self) -> Atlas | None:
-        """Random heads and their pictures, by which a sentence finds its direction in W (`atlas.heading`); None: there is
-        none, and an edit begins where the photo is."""
+        """Random heads and their pictures, by which a sentence finds its axes of W (`atlas.heading`); None: there is none,
+        and an edit begins where the photo is."""
         return None
 
     @abstractmethod
@@ -110,7 +110,7 @@ class Guidance(ABC):
         """How much better pictures (M, 3, H, W) in [-1, 1] fit `prompt` than the source or nothing, (M,), each by itself;
         None: it cannot tell.
 
-        An edit begins along the direction of W in which the heads of a generator's atlas score higher.
+        An edit begins further along those axes of W along which the heads of a generator's atlas score higher.
         """
         return None
 

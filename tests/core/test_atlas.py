@@ -29,37 +29,69 @@ def test_the_direction_of_a_step_is_found_though_scores_are_noisy() -> None:
     scores = wearing(known.latents) + 0.3 * torch.randn(200, generator=torch.Generator().manual_seed(1))
     found = atlas.heading(known, scores, torch.eye(24))
     assert found is not None
-    truth = torch.zeros(24)
-    truth[3], truth[7] = 0.5**0.5, -(0.5**0.5)
-    assert found.direction.norm().item() == pytest.approx(1.0, abs=1e-5)
-    assert float(found.direction @ truth) > 0.85
-    assert int((known.latents @ found.direction > found.level).sum()) == round(atlas.BEST * 200)
+    assert {(int(axis.abs().argmax()), float(axis.sum())) for axis in found.axes[:2]} == {(3, 1.0), (7, -1.0)}
+    assert all(share < 0.5 for share in found.shares[2:])
+    furthest = (known.latents @ found.axes.T).sort(dim=0, descending=True).values[: round(atlas.BEST * 200)]
+    torch.testing.assert_close(found.levels, furthest.mean(0))
     bare = torch.zeros(5, 4, 24)
     assert wearing(bare[:, 0]).sum() == 0
     assert wearing(found.reached(bare)[:, 0]).sum() == 5
 
 
 def test_nobody_is_brought_back_and_rows_move_together() -> None:
-    found = atlas.Heading(torch.tensor([0.0, 1.0, 0.0]), 2.0)
+    found = atlas.Heading(torch.tensor([[0.0, 1.0, 0.0]]), torch.tensor([2.0]), torch.tensor([1.0]))
     w = torch.tensor([[[1.0, 0.0, 3.0], [1.0, 1.0, 3.0]], [[0.0, 5.0, 0.0], [0.0, 4.0, 0.0]]])
     moved = found.reached(w)
     assert torch.equal(moved[0], w[0] + torch.tensor([0.0, 1.5, 0.0]))
     assert torch.equal(moved[1], w[1])
 
 
+def test_a_head_far_along_one_axis_is_brought_along_the_other_all_the_same() -> None:
+    found = atlas.Heading(torch.eye(3)[:2], torch.tensor([2.0, 2.0]), torch.tensor([1.0, 0.5]))
+    w = torch.tensor([[[3.0, 0.0, 1.0]], [[0.0, 3.0, 1.0]]])
+    assert torch.equal(found.reached(w), torch.tensor([[[3.0, 1.0, 1.0]], [[2.0, 3.0, 1.0]]]))
+
+
+def test_axes_that_say_the_same_bring_a_head_no_further_than_one() -> None:
+    twice = atlas.Heading(torch.eye(3)[[0, 0]], torch.tensor([2.0, 2.0]), torch.tensor([1.0, 0.7]))
+    assert torch.equal(twice.reached(torch.zeros(1, 1, 3)), torch.tensor([[[2.0, 0.0, 0.0]]]))
+
+
+def test_what_tells_most_comes_first_and_counts_whole() -> None:
+    known = heads()
+    found = atlas.heading(known, known.latents[:, 3] - 3 * known.latents[:, 7], torch.eye(24))
+    assert found is not None
+    torch.testing.assert_close(found.axes[:2], torch.stack([-torch.eye(24)[7], torch.eye(24)[3]]))
+    assert float(found.shares[0]) == 1
+    assert 0.1 < float(found.shares[1]) < 0.4
+
+
+def test_what_few_have_tells_more_than_what_nearly_all_have() -> None:
+    """Scores fall as much with what few heads have as they rise with what few others have; only towards these is it far."""
+    known = heads(dimensions=2)
+    known.latents[:, 0] = (torch.arange(200) % 20 == 0).float()
+    known.latents[:, 1] = (torch.arange(200) % 20 == 1).float()
+    found = atlas.heading(known, known.latents[:, 0] - 1.5 * known.latents[:, 1], torch.eye(2))
+    assert found is not None
+    torch.testing.assert_close(found.axes, torch.tensor([[1.0, 0.0], [0.0, -1.0]]))
+    assert found.levels.tolist() == pytest.approx([0.5, 0.0])
+    assert float(found.shares[1]) < 0.3
+
+
 def test_lengths_of_axes_do_not_matter_and_one_of_no_length_is_left_out() -> None:
     known = heads()
-    scores = known.latents[:, 3] - known.latents[:, 7]
+    scores = known.latents[:, 3] - 2 * known.latents[:, 7]
     one = atlas.heading(known, scores, torch.eye(24))
     other = atlas.heading(known, scores, torch.diag(torch.linspace(-0.5, 3.0, 24)))
     none = atlas.heading(known, scores, torch.diag((torch.arange(24) != 7).float()))
     assert one is not None
     assert other is not None
     assert none is not None
-    torch.testing.assert_close(other.direction, one.direction)
-    assert other.level == pytest.approx(one.level)
-    assert none.direction[7] == 0
-    assert none.direction[3] > 0.9
+    torch.testing.assert_close(other.axes, one.axes)
+    torch.testing.assert_close(other.levels, one.levels)
+    torch.testing.assert_close(other.shares, one.shares)
+    assert not none.axes[:, 7].any()
+    assert none.axes[0, 3] == 1
 
 
 def test_a_direction_lies_along_slanted_axes() -> None:
@@ -69,7 +101,7 @@ def test_a_direction_lies_along_slanted_axes() -> None:
     axes[2, 4] = -1.0
     found = atlas.heading(known, known.latents[:, 2] - known.latents[:, 4], axes[[0, 1, 2, 3, 5]])
     assert found is not None
-    torch.testing.assert_close(found.direction, axes[2] / 2**0.5, atol=0.02, rtol=0)
+    torch.testing.assert_close(found.axes[0], axes[2] / 2**0.5)
 
 
 def test_scores_that_tell_nothing_give_no_direction() -> None:
