@@ -241,7 +241,8 @@ def test_default_steps_and_weights_are_those_written():
     from facednerf_inverters.options import PtiOptions, WPlusOptions
 
     search, tuning = WPlusOptions(), PtiOptions()
-    steps = f"`invert` {search.invert_steps}, `refine` {search.refine_steps}, `tune` {tuning.tune_steps}, "
+    steps = f"`invert` {search.invert_steps}, `tune` {tuning.tune_steps}, "
+    assert search.refine_steps == 0, "a stage more"
     assert steps + f"`edit` {compose.STEPS[compose.EDIT]} steps" in page("README.md")
     assert f"`joint` {compose.STEPS[compose.JOINT]}, `tune` {tuning.tune_steps} steps" in page("README.md")
     tutorial = page("docs/tutorial.md")

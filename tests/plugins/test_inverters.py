@@ -79,8 +79,18 @@ def test_w_plus_begins_at_the_mean_for_each_subject() -> None:
     assert set(latent.noise) == {"noise"}
 
 
+def test_the_rows_of_w_stay_together_unless_steps_are_given_to_part_them() -> None:
+    def names(own: WPlusOptions, **steps: int) -> list[str]:
+        return [stage.name for stage in WPlus(own).stages(RECIPE.changed(steps=steps), offered(photo()))]
+
+    assert names(WPlusOptions()) == ["invert"]
+    assert names(WPlusOptions(refine_steps=3)) == ["invert", "refine"]
+    assert names(WPlusOptions(), refine=3) == ["invert", "refine"]
+    assert names(WPlusOptions(), refine=0) == ["invert", "refine"]
+
+
 def test_w_plus_searches_w_with_the_camera_then_a_little_of_w_plus() -> None:
-    own = WPlusOptions(identity=0.3)
+    own = WPlusOptions(identity=0.3, refine_steps=30)
     invert, refine = WPlus(own).stages(RECIPE, offered(photo()))
     assert (invert.name, refine.name) == ("invert", "refine")
     assert (invert.tied, refine.tied) == (True, False)
@@ -101,13 +111,13 @@ def test_steps_of_the_recipe_go_before_and_size_is_taken() -> None:
 
 def test_terms_that_are_not_offered_are_left_out() -> None:
     few = {"reconstruction": pixels(photo())}
-    stages = [*WPlus().stages(RECIPE, few), *PivotalTuning().stages(RECIPE, few)]
+    stages = [*WPlus(WPlusOptions(refine_steps=1)).stages(RECIPE, few), *PivotalTuning().stages(RECIPE, few)]
     assert [[term.name for term in stage.terms] for stage in stages] == [["reconstruction"]] * 3
 
 
 def test_w_plus_finds_the_latent_and_the_camera() -> None:
     subject = photo()
-    inverter = WPlus(WPlusOptions(invert_prior=0.01, refine_prior=0.05))  # the default holds w nearer to the mean
+    inverter = WPlus(WPlusOptions(invert_prior=0.01, refine_prior=0.05, refine_steps=30))  # held less near to the mean
     start = State.begin(inverter.begin(GENERATOR, subject, rng(0)), subject.view)
     terms = {name: term for name, term in offered(subject).items() if name != "identity"}
     _, values, ends = walked(list(inverter.stages(RECIPE, terms)), start)

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 class WPlus(Inverter):
-    """From the mean latent, two stages.
+    """From the mean latent, one stage or two.
 
     `invert` stays in W (all rows of w move together), where every point is a likely head, and finds framing and camera
-    with it. `refine` frees the rows, at a small rate and with a penalty on the change: free W+ fits the photo with heads
-    that fall apart from the side (Tov et al. 2021, "Designing an Encoder for StyleGAN Image Manipulation", on distortion
-    against editability).
+    with it. `refine`, where it is given steps, frees the rows, at a small rate and with a penalty on the change: free W+
+    fits the photo with heads that fall apart from the side (Tov et al. 2021, "Designing an Encoder for StyleGAN Image
+    Manipulation", on distortion against editability). Pivotal tuning needs no such pivot.
     """
 
     def __init__(self, options: WPlusOptions | None = None) -> None:
@@ -37,10 +37,11 @@ class WPlus(Inverter):
         return mean.with_w(mean.w.repeat(subject.view.camera.shape[0], 1, 1))
 
     def stages(self, recipe: Recipe, terms: Mapping[str, Term]) -> Sequence[Stage]:
-        """`invert` and `refine`, on the terms reconstruction, identity, silhouette and latent that are offered."""
+        """`invert` and, where it is given steps, `refine`, on the terms reconstruction, identity, silhouette and latent that
+        are offered."""
         own = self.options
         likeness = {"reconstruction": 1.0, "identity": own.identity, "silhouette": own.silhouette}
-        return [
+        stages = [
             Stage(
                 INVERT,
                 frozenset({"latent", "camera"}),
@@ -51,13 +52,17 @@ class WPlus(Inverter):
                 tied=True,
                 size=recipe.size,
             ),
-            Stage(
-                REFINE,
-                frozenset({"latent", "camera"}),
-                weighed(terms, {**likeness, "latent": own.refine_prior}),
-                recipe.steps.get(REFINE, own.refine_steps),
-                {"latent": own.refine_rate, "camera": own.camera_refine_rate},
-                Ramp(rise=0.1, fall=0.4),
-                size=recipe.size,
-            ),
         ]
+        if own.refine_steps or REFINE in recipe.steps:
+            stages.append(
+                Stage(
+                    REFINE,
+                    frozenset({"latent", "camera"}),
+                    weighed(terms, {**likeness, "latent": own.refine_prior}),
+                    recipe.steps.get(REFINE, own.refine_steps),
+                    {"latent": own.refine_rate, "camera": own.camera_refine_rate},
+                    Ramp(rise=0.1, fall=0.4),
+                    size=recipe.size,
+                )
+            )
+        return stages
