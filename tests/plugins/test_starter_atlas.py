@@ -1,4 +1,4 @@
-"""The starter's atlas: its sheet shows the heads of its latents, and sentences find their directions among them."""
+"""The starter's atlas: its sheet shows the heads of its latents, and sentences find their axes by them."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_there_is_none_without_the_option(backbone: str) -> None:
         ("a person wearing a hat", "hat=yes"),
     ],
 )
-def test_a_sentence_finds_its_direction_among_some_heads(sentence: str, attribute: str) -> None:
+def test_a_sentence_finds_its_axis_by_some_heads(sentence: str, attribute: str) -> None:
     """W is designed, and so tells which attribute lies where."""
     shelves = installed()
     registry = Registry(shelves.weights)
@@ -79,7 +79,7 @@ def test_a_sentence_finds_its_direction_among_some_heads(sentence: str, attribut
     assert scores is not None
     found = heading(known, scores, generator.axes())
     assert found is not None
-    along = (found.direction @ designed().lift)[: len(VECTOR)]
+    along = (found.axes[0] @ designed().lift)[: len(VECTOR)]
     assert VECTOR[int(along.argmax())] == attribute
     assert VECTOR[int(along.abs().argmax())].split("=")[0] == attribute.split("=")[0]  # having none may say as much
 
