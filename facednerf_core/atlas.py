@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from facednerf_core.interfaces import Generator
 
 COLUMNS = 16  # of the sheet
-BEST = 0.1  # the share of heads furthest along an axis of a sentence, on whose mean place there an edit begins
+BEST = 0.05  # the share of heads furthest along an axis of a sentence, on whose mean place there an edit begins
 CHANCE = 2.5  # standard errors of a correlation by which an axis must do better than chance
 ITERATIONS = 300  # of the lasso
 ROLE = "atlas"  # of the sheet among the files of a weights card

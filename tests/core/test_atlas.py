@@ -69,8 +69,8 @@ def test_what_tells_most_comes_first_and_counts_whole() -> None:
 def test_what_few_have_tells_more_than_what_nearly_all_have() -> None:
     """Scores fall as much with what few heads have as they rise with what few others have; only towards these is it far."""
     known = heads(dimensions=2)
-    known.latents[:, 0] = (torch.arange(200) % 20 == 0).float()
-    known.latents[:, 1] = (torch.arange(200) % 20 == 1).float()
+    known.latents[:, 0] = (torch.arange(200) % 40 == 0).float()
+    known.latents[:, 1] = (torch.arange(200) % 40 == 1).float()
     found = atlas.heading(known, known.latents[:, 0] - 1.5 * known.latents[:, 1], torch.eye(2))
     assert found is not None
     torch.testing.assert_close(found.axes, torch.tensor([[1.0, 0.0], [0.0, -1.0]]))
