@@ -51,14 +51,9 @@ def group(said: str) -> typer.Typer:
 class Own(Mapping[str, Any]):
     """The commands of fdn by name, each imported and built when it is asked for: `fdn --help` needs none of them."""
 
-    def __init__(self) -> None:
-        self._made: dict[str, Any] = {}
-
     def __getitem__(self, name: str) -> Any:
-        if name not in self._made:
-            module, _, attribute = OWN[name][0].partition(":")
-            self._made[name] = built(getattr(import_module(module), attribute), name)
-        return self._made[name]
+        module, _, attribute = OWN[name][0].partition(":")
+        return built(getattr(import_module(module), attribute), name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(OWN)
