@@ -87,4 +87,5 @@ class TestPivotalTuning(TestWPlus):
 
 class TestFaceFinder(DetectorContract):
     def make(self) -> Detector:
-        return FaceFinder.from_files(FOLDER / "detector.safetensors", FOLDER / "detector.json", torch.device("cpu"))
+        names = ("detector.safetensors", "detector.json", "segmenter.safetensors")
+        return FaceFinder.from_files(*(FOLDER / name for name in names), torch.device("cpu"))

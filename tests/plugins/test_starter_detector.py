@@ -16,7 +16,8 @@ EYES_NOSE_MOUTH = np.array([[203.0, 101.0], [246.5, 103.5], [223.0, 125.0], [204
 
 @pytest.fixture(scope="module")
 def finder() -> FaceFinder:
-    return FaceFinder.from_files(FOLDER / "detector.safetensors", FOLDER / "detector.json", torch.device("cpu"))
+    names = ("detector.safetensors", "detector.json", "segmenter.safetensors")
+    return FaceFinder.from_files(*(FOLDER / name for name in names), torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")

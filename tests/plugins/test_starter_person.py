@@ -1,6 +1,8 @@
-"""The starter's mask of a person: what is expected around a face, how the background is calmed, how it is gathered."""
+"""The starter's mask of a person: what is expected around a face, what both networks say, how it is gathered."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from facednerf_core import matting
 from facednerf_core.framing import moved
 
 SIZE = person.FRAME
+FILES = [FOLDER / name for name in ("detector.safetensors", "detector.json", "segmenter.safetensors")]
 OTHERS = (
     (0.5, 0.80),
     (0.42, 0.41),
@@ -62,18 +65,6 @@ def test_what_is_expected_of_the_mirror_image_is_its_mirror_image(marks: np.ndar
     assert np.abs(own[1] - other[1][:, ::-1]).max() < 1e-9
 
 
-def test_calming_blurs_the_background_alone() -> None:
-    image = np.random.default_rng(0).random((CROP_SIZE, CROP_SIZE, 3)).astype(np.float32)
-    rough = np.zeros((SIZE, SIZE), np.float32)
-    rough[:, : SIZE // 2] = 1
-    frame = np.diag([SIZE / CROP_SIZE, SIZE / CROP_SIZE, 1.0])
-    still = person.calmed(Crop(np.eye(3), image), rough, frame, (0.3, 0.7)).image
-    assert np.abs(still[:, :60] - image[:, :60]).max() < 1e-6
-    assert still[:, 70:].std() < 0.1 * image[:, 70:].std()
-    whole = person.calmed(Crop(np.eye(3), image), np.ones_like(rough), frame, (0.3, 0.7))
-    assert whole.image is image
-
-
 def test_readings_are_gathered_where_they_belong(marks: np.ndarray) -> None:
     photo = np.zeros((SIZE, SIZE, 3), np.float32)
     photo[40:200, 60:180] = 1
@@ -84,33 +75,72 @@ def test_readings_are_gathered_where_they_belong(marks: np.ndarray) -> None:
     assert np.abs(mask.reshape(CROP_SIZE, 2, CROP_SIZE, 2).mean((1, 3)) - truth).mean() < 0.03
 
 
-def test_dark_shoulders_that_the_network_overlooks_are_the_persons(marks: np.ndarray) -> None:
-    place = upright(marks[:5], person.FRAME_SCALE, 0.0, SIZE)
-    photo = np.zeros((SIZE, SIZE, 3), np.float32)
+def place_of(marks: np.ndarray) -> np.ndarray:
+    return upright(marks[:5], person.FRAME_SCALE, 0.0, SIZE)
 
-    def overlooked(crops: list[Crop]) -> np.ndarray:
-        """A network that sees the head and, uncertainly, nothing else."""
-        y, x = np.mgrid[:CROP_SIZE, :CROP_SIZE] + 0.5
+
+def seeing(marks: np.ndarray, said: Callable[[np.ndarray], np.ndarray]) -> person.Read:
+    """A network that says of every pixel of a crop what `said` does of its place (N, 2), in widths of the frame."""
+
+    def read(crops: Sequence[Crop]) -> np.ndarray:
         out = []
         for crop in crops:
-            in_frame = moved(place @ np.linalg.inv(crop.place), np.stack([x.ravel(), y.ravel()], 1)) / SIZE
-            far = np.hypot(*(in_frame - 0.5).T / person.FRAME_SCALE * [[1], [0.8]])
-            out.append(np.where(far < 0.28, 1.0, 0.15).reshape(CROP_SIZE, CROP_SIZE))
+            size = crop.image.shape[0]
+            y, x = np.mgrid[:size, :size] + 0.5
+            back = place_of(marks) @ np.linalg.inv(crop.place)
+            out.append(said(moved(back, np.stack([x.ravel(), y.ravel()], 1)) / SIZE).reshape(size, size))
         return np.stack(out).astype(np.float32)
 
-    mask = person.mask(photo, marks, overlooked)
-    chin = marks[LANDMARKS.index("chin")]
-    unit = marks[1, 0] - marks[0, 0]
-    at = [
-        tuple((chin + np.array(step) * unit).round().astype(int)[::-1]) for step in ((-1.5, 1.2), (1.5, 1.2), (-2.5, -1.5))
-    ]
-    assert mask[at[0]] > 0.5
-    assert mask[at[1]] > 0.5
-    assert mask[at[2]] < 0.1
+    return read
+
+
+def head(places: np.ndarray, beyond: float) -> np.ndarray:
+    """A network's mask that is 1 on a head and `beyond` elsewhere."""
+    far = np.hypot(*(places - 0.5).T / person.FRAME_SCALE * [[1], [0.8]])
+    return np.where(far < 0.28, 1.0, beyond)
+
+
+def at(marks: np.ndarray, *steps: tuple[float, float]) -> list[tuple[int, ...]]:
+    """Pixels (row, column), by steps from the chin in distances between the eyes."""
+    chin, unit = marks[LANDMARKS.index("chin")], marks[1, 0] - marks[0, 0]
+    return [tuple((chin + np.array(step) * unit).round().astype(int)[::-1]) for step in steps]
+
+
+def test_dark_shoulders_that_the_networks_overlook_are_the_persons(marks: np.ndarray) -> None:
+    photo = np.zeros((SIZE, SIZE, 3), np.float32)
+    mask = person.mask(photo, marks, seeing(marks, lambda it: head(it, 0.15)), seeing(marks, lambda it: head(it, 0.4)))
+    left, right, beside = at(marks, (-1.5, 1.2), (1.5, 1.2), (-2.5, -1.5))
+    assert mask[left] > 0.5
+    assert mask[right] > 0.5
+    assert mask[beside] < 0.2
+
+
+def test_hair_that_only_the_segmenter_sees_is_the_persons(marks: np.ndarray) -> None:
+    photo = np.zeros((SIZE, SIZE, 3), np.float32)
+
+    def haired(places: np.ndarray) -> np.ndarray:
+        return np.where(np.abs(places[:, 0] - 0.5) < 0.2, 0.99, 0.01)
+
+    mask = person.mask(photo, marks, seeing(marks, lambda it: head(it, 0.02)), seeing(marks, haired))
+    hair, beyond = at(marks, (1.9, -1.5), (3.0, -1.5))
+    assert mask[hair] > 0.8
+    assert mask[beyond] < 0.1
+
+
+def test_pieces_apart_from_the_face_are_not_the_persons() -> None:
+    chance = np.zeros((64, 64), np.float32)
+    chance[16:48, 16:40] = 0.9
+    chance[10:20, 50:60] = 0.8
+    chance[60, 60] = 0.2
+    whole = person.together(chance, np.array([28.0, 30.0]))
+    assert (whole[16:48, 16:40] == chance[16:48, 16:40]).all()
+    assert whole[10:20, 50:60].max() == 0
+    assert whole[60, 60] == chance[60, 60]
+    assert (person.together(chance, np.array([2.0, 2.0])) == chance).all()  # the face itself is not seen: nothing is taken
 
 
 def test_the_astronauts_mask_is_the_same_at_less_light() -> None:
-    finder = FaceFinder.from_files(FOLDER / "detector.safetensors", FOLDER / "detector.json", torch.device("cpu"))
+    finder = FaceFinder.from_files(*FILES, torch.device("cpu"))
     photo = skimage.data.astronaut()[:288, 64:384]
     masks = []
     for light in (1.0, 0.7):
@@ -118,4 +148,4 @@ def test_the_astronauts_mask_is_the_same_at_less_light() -> None:
         (face,) = finder.find(pixels)
         masks.append(matting.sharpened(pixels[:230] / 255, face.mask[:230]))
     assert np.minimum(*masks).sum() / np.maximum(*masks).sum() > 0.95
-    assert masks[0][100, 97] > 0.9  # hair that the network alone takes for the wall
+    assert masks[0][100, 97] > 0.9  # hair that the reader alone takes for the wall

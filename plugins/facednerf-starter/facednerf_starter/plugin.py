@@ -81,19 +81,22 @@ def build_detector(device: torch.device, weights: LocalWeights | None, **options
 
     if weights is None:
         raise MissingWeights("the starter's detector needs its weights; install facednerf-starter again.")
-    return FaceFinder.from_files(weights["tensors"], weights["config"], device)
+    return FaceFinder.from_files(weights["tensors"], weights["config"], weights["segmenter"], device)
 
 
 @hookimpl
 def register_detectors(register: Callable[[Card[Detector]], None]) -> None:
     """Registers `starter`."""
-    summary = "scikit-image's face cascade, then a small network for landmarks, pose and the person's mask."
+    summary = "scikit-image's face cascade, then small networks for landmarks, pose and the person's mask."
     register(Card("starter", summary, build_detector, domains=DOMAINS))
 
 
 @hookimpl
 def register_weights(register: Callable[[WeightsCard], None]) -> None:
-    """Registers the pack `starter`: trained by this project on synthetic heads, small, and looking it."""
+    """Registers the pack `starter`: trained by this project on synthetic heads, small, and looking it.
+
+    The detector's segmenter alone is another's: MediaPipe's, under the same licence.
+    """
     register(
         _card(
             "generator",
@@ -171,7 +174,7 @@ def register_weights(register: Callable[[WeightsCard], None]) -> None:
             "detector",
             "starter",
             "landmarks, pose and mask of a face",
-            {"tensors": "detector.safetensors", "config": "detector.json"},
+            {"tensors": "detector.safetensors", "config": "detector.json", "segmenter": "segmenter.safetensors"},
             name="starter/detector",
             pack="any",  # it judges photos, whatever draws the heads
             resolution=128,

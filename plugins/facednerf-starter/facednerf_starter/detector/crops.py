@@ -16,15 +16,15 @@ UPRIGHT = ((0.392, 0.449), (0.608, 0.449), (0.5, 0.589), (0.408, 0.681), (0.592,
 
 @dataclass(frozen=True)
 class Crop:
-    """An upright or turned square of a photo, and the 3 x 3 matrix from the photo's pixels to its 128."""
+    """An upright or turned square of a photo, and the 3 x 3 matrix from the photo's pixels to its own."""
 
     place: np.ndarray
-    image: np.ndarray  # (128, 128, 3) in [0, 1]
+    image: np.ndarray  # (size, size, 3) in [0, 1]
 
 
-def cut(pixels: np.ndarray, place: np.ndarray) -> Crop:
-    """The crop that a matrix makes of a photo (H, W, 3) in [0, 1]."""
-    return Crop(place, resampled(pixels, place, (CROP_SIZE, CROP_SIZE)))
+def cut(pixels: np.ndarray, place: np.ndarray, size: int = CROP_SIZE) -> Crop:
+    """The crop that a matrix makes of a photo (H, W, 3) in [0, 1]; beyond its edge, the photo is mirrored."""
+    return Crop(place, resampled(pixels, place, (size, size)))
 
 
 def square(centre: tuple[float, float], side: float, lean: float) -> np.ndarray:

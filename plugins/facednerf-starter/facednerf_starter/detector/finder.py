@@ -18,6 +18,7 @@ from facednerf_core.interfaces import Detector, Face
 from facednerf_starter.detector import person
 from facednerf_starter.detector.crops import Crop, cut, square, upright
 from facednerf_starter.detector.network import CROP_SIZE, FaceReader
+from facednerf_starter.detector.segmenter import PersonSegmenter
 
 SEARCHED = 420  # pixels of the photo's longer side in which the cascade looks
 ENLARGED = 2.0  # how far a smaller photo is enlarged for it: in 128 pixels it misses one face in sixteen
@@ -31,19 +32,26 @@ AGREED = 0.055  # largest median disagreement of the readings, in distances from
 
 
 class FaceFinder(Detector):
-    """The starter's detector. Its network never saw a real photo, only disguised renderings of synthetic heads."""
+    """The starter's detector. What reads the face never saw a real photo, only disguised renderings of synthetic heads; what
+    tells the person from the background learnt from photos."""
 
-    def __init__(self, network: FaceReader, device: torch.device, mirrored: Sequence[int]) -> None:
-        self.network, self.device, self.mirrored = network.to(device).eval(), device, list(mirrored)
+    def __init__(
+        self, network: FaceReader, segmenter: PersonSegmenter, device: torch.device, mirrored: Sequence[int]
+    ) -> None:
+        self.network, self.segmenter = network.to(device).eval(), segmenter.to(device).eval()
+        self.device, self.mirrored = device, list(mirrored)
 
     @classmethod
-    def from_files(cls, weights: Path, config: Path, device: torch.device) -> FaceFinder:
-        """The finder out of its safetensors file and the JSON beside it."""
+    def from_files(cls, weights: Path, config: Path, segmenter: Path, device: torch.device) -> FaceFinder:
+        """The finder out of its safetensors file and the JSON beside it, and the segmenter's safetensors file."""
         said = json.loads(config.read_text(encoding="utf-8"))
         network = FaceReader(said["landmarks"], said["widths"])
         network.load_state_dict(statedicts.read(weights), strict=False)
         network.requires_grad_(False)
-        return cls(network, device, mirror_order(said["names"]))
+        apart = PersonSegmenter()
+        apart.load_state_dict(statedicts.read(segmenter))
+        apart.requires_grad_(False)
+        return cls(network, apart, device, mirror_order(said["names"]))
 
     def find(self, photo: np.ndarray) -> list[Face]:
         """The faces of an RGB photo (H, W, 3) uint8, largest first, with all that the network reads."""
@@ -86,13 +94,29 @@ class FaceFinder(Detector):
     def _masked(self, face: Face, pixels: np.ndarray) -> Face:
         """The face with the mask of its person."""
         assert face.landmarks is not None
-        return replace(face, mask=person.mask(pixels, face.landmarks, lambda crops: self._readings(crops)[2]))
+        return replace(face, mask=person.mask(pixels, face.landmarks, self._masks, self._segmented))
+
+    def _masks(self, crops: Sequence[Crop]) -> np.ndarray:
+        """The masks (C, 128, 128) that the reader reads."""
+        return self._readings(crops)[2]
+
+    @torch.no_grad()
+    def _segmented(self, crops: Sequence[Crop]) -> np.ndarray:
+        """The segmenter's chance (C, 256, 256) of a person: the mean of crop and mirror image."""
+        batch = self._batch(crops)
+        said, other = self.segmenter(torch.cat([batch, batch.flip(-1)])).sigmoid().cpu()[:, 0].chunk(2)
+        masks: np.ndarray = ((said + other.flip(-1)) / 2).numpy()
+        return masks
+
+    def _batch(self, crops: Sequence[Crop]) -> Tensor:
+        """The crops' pictures (C, 3, size, size) in [0, 1]."""
+        stacked = np.stack([crop.image for crop in crops]).transpose(0, 3, 1, 2)
+        return torch.from_numpy(np.ascontiguousarray(stacked)).float().to(self.device)
 
     @torch.no_grad()
     def _readings(self, crops: Sequence[Crop]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Landmarks (C, K, 2) in pixels of the crops, poses (C, 3), masks (C, 128, 128): means of crop and mirror image."""
-        stacked = np.stack([crop.image for crop in crops]).transpose(0, 3, 1, 2) * 2 - 1
-        batch = torch.from_numpy(np.ascontiguousarray(stacked)).float().to(self.device)
+        batch = self._batch(crops) * 2 - 1
         reading = self.network(torch.cat([batch, batch.flip(-1)]))
         count = len(crops)
 

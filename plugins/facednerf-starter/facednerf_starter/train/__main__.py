@@ -17,6 +17,7 @@ COMMANDS: dict[str, str] = {
     "generator": "facednerf_starter.train.generator",
     "identity": "facednerf_starter.train.identity",
     "detector": "facednerf_starter.train.detector",
+    "segmenter": "facednerf_starter.train.segmenter",
     "perceptual": "facednerf_starter.train.perceptual",
     "judges": "facednerf_starter.train.judges",
     "clip": "facednerf_starter.train.clip",
