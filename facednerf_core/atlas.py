@@ -13,6 +13,7 @@ from facednerf_core.errors import InputError
 from facednerf_core.scene import Atlas
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from torch import Tensor
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 COLUMNS = 16  # of the sheet
 BEST = 0.05  # the share of heads furthest along an axis of a sentence, on whose mean place there an edit begins
+BEYOND = 0.25  # how much further it begins, in the way from the mean of all heads to that place
 CHANCE = 2.5  # standard errors of a correlation by which an axis must do better than chance
 ITERATIONS = 300  # of the lasso
 ROLE = "atlas"  # of the sheet among the files of a weights card
@@ -31,19 +33,34 @@ class Heading:
     """Directions of W of which a sentence speaks, and how far along each of them an edit begins."""
 
     axes: Tensor  # (K, C), unit vectors, what tells most of the sentence first
-    levels: Tensor  # (K,), of w @ axis: where the heads are that are furthest
+    levels: Tensor  # (K,), of w @ axis: somewhat beyond the heads that are furthest
+    middles: Tensor  # (K,), of w @ axis: the mean of all heads
     shares: Tensor  # (K,), what part of the way to its level an edit goes: 1 along the first, less along what tells less
 
     def reached(self, w: Tensor) -> Tensor:
         """Latents (N, L, C) brought along one axis after another, all rows together; none is brought back.
 
         Each axis has its own level: on one line through all of them, a head that has much of one would miss another (short
-        hair is half way from curls to a bald head, but no hair less).
+        hair is half way from curls to a bald head, but no hair less). An axis along which a head is further from its level
+        than most tells more of it, and so its share grows: long hair must be cut short before it can be gone.
         """
-        for axis, level, share in zip(self.axes.to(w), self.levels.to(w), self.shares.to(w), strict=True):
+        for axis, level, middle, share in self._each(w):
             missing = (level - w.mean(dim=1, keepdim=True) @ axis).clamp_min(0.0)  # (N, 1)
-            w = w + share * missing[..., None] * axis
+            part = share * (missing / (level - middle).clamp_min(1e-12)).clamp_min(1.0)
+            w = w + (part.clamp_max(1.0) * missing)[..., None] * axis
         return w
+
+    def ends(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents like w (N, L, C) at both ends of the axes, each by its share: its level, and as far on its other side."""
+        one, other = w, w
+        for axis, level, middle, share in self._each(w):
+            one = one + share * (level - one.mean(dim=1, keepdim=True) @ axis)[..., None] * axis
+            other = other + share * (2 * middle - level - other.mean(dim=1, keepdim=True) @ axis)[..., None] * axis
+        return one, other
+
+    def _each(self, w: Tensor) -> Iterable[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """Axis, level, middle and share, one axis after another."""
+        return zip(self.axes.to(w), self.levels.to(w), self.middles.to(w), self.shares.to(w), strict=True)
 
 
 def heading(atlas: Atlas, scores: Tensor, axes: Tensor) -> Heading | None:
@@ -80,10 +97,12 @@ def heading(atlas: Atlas, scores: Tensor, axes: Tensor) -> Heading | None:
         return None
     chosen = axes[used] * slopes.sign()[:, None]
     along = latents @ chosen.T
-    levels = along.topk(math.ceil(BEST * len(along)), dim=0).values.mean(0)
-    rise = slopes.abs() * (levels - along.mean(0)) / spread[used]
+    middles = along.mean(0)
+    furthest = along.topk(math.ceil(BEST * len(along)), dim=0).values.mean(0)
+    rise = slopes.abs() * (furthest - middles) / spread[used]
     told = rise.argsort(descending=True)[: int(slopes.count_nonzero())]
-    parts = (chosen[told], levels[told], rise[told] / rise.max())
+    levels = furthest + BEYOND * (furthest - middles)
+    parts = (chosen[told], levels[told], middles[told], rise[told] / rise.max())
     return Heading(*(part.to(atlas.latents) for part in parts))
 
 

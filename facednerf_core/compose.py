@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from facednerf_core.departure import Departure
     from facednerf_core.events import Observer
     from facednerf_core.interfaces import Generator, Guidance, Identity, Inverter
     from facednerf_core.loop import Problem
@@ -85,7 +86,9 @@ def problem(plan: Plan, built: Built, subject: Subject) -> Problem:
     from facednerf_core.compute import rng
     from facednerf_core.loop import Problem, State
 
-    terms = {key: replace(term, scale=_scale(plan, term.name)) for key, term in _terms(plan, built, subject).items()}
+    departure = _departure(plan, built, subject)
+    offered = _terms(plan, built, subject, departure)
+    terms = {key: replace(term, scale=_scale(plan, term.name)) for key, term in offered.items()}
     recipe = plan.recipe.changed(weights=Weights())  # the terms carry the user's: no stage must count them twice
     if recipe.recipe == "paper":
         start, stages = _paper(recipe, built, subject, terms)
@@ -95,7 +98,7 @@ def problem(plan: Plan, built: Built, subject: Subject) -> Problem:
         if built.tuner is not None:
             stages += built.tuner.stages(recipe, terms)
         if recipe.task == "edit":
-            stages.append(_edit(recipe, terms, _begin(plan, built)))
+            stages.append(_edit(recipe, terms, departure))
     known = {stage.name for stage in stages}
     for name in recipe.steps:
         if name not in known:
@@ -104,7 +107,7 @@ def problem(plan: Plan, built: Built, subject: Subject) -> Problem:
     return Problem(built.generator, State.begin(start, subject.view), stages, recipe.seed, built.guidance)
 
 
-def _terms(plan: Plan, built: Built, subject: Subject) -> dict[str, Term]:
+def _terms(plan: Plan, built: Built, subject: Subject, departure: Departure | None) -> dict[str, Term]:
     """Every term that the plan's plugins offer, with the look each is made for."""
     from facednerf_core import losses
 
@@ -128,8 +131,8 @@ def _terms(plan: Plan, built: Built, subject: Subject) -> dict[str, Term]:
         against: Against | None = "source" if source else None
         terms["guidance"] = Term("guidance", look, aim, against=against, sees=sees)
         if recipe.recipe == "default":
-            region = built.guidance.region(recipe.prompt, subject, source_prompt=source, negative=recipe.negative)
-            elsewhere = losses.reconstruction(built.features, subject, pixels=PIXELS, spared=region)
+            spared = _region(plan, built.guidance, subject) if departure is None else departure.spared
+            elsewhere = losses.reconstruction(built.features, subject, pixels=PIXELS, spared=spared)
             terms[ELSEWHERE] = Term("reconstruction", Fixed(), elsewhere)
             terms[WITHIN] = Term("latent", None, losses.latent_prior(deviation, axes=built.generator.axes()))
     return terms
@@ -171,32 +174,36 @@ def _weighted(stage: str, term: Term) -> Term:
     return replace(term, weight=Constant(WEIGHTS[stage].get(term.name, 1.0)))
 
 
-def _begin(plan: Plan, built: Built) -> Callable[[Tensor], Tensor] | None:
-    """Where an edit begins: further along the sentence's axes than most heads of the generator's atlas are.
+def _departure(plan: Plan, built: Built, subject: Subject) -> Departure | None:
+    """Where an edit begins, and what of the photo it spares, by the generator's atlas.
 
     None, that is at the photo, without an atlas or a guidance. The heads are scored only when the edit does begin.
     """
-    from facednerf_core.atlas import heading
+    from facednerf_core.departure import Departure
 
     recipe, guidance = plan.recipe, built.guidance
-    atlas = None if guidance is None else built.generator.atlas()
+    atlas = None if guidance is None or recipe.recipe == "paper" else built.generator.atlas()
     if atlas is None or guidance is None:
         return None
 
-    def begin(w: Tensor) -> Tensor:
-        source = plan.source_prompt
-        scores = guidance.score(atlas.pictures, recipe.prompt, source_prompt=source, negative=recipe.negative)
-        found = None if scores is None else heading(atlas, scores, built.generator.axes())
-        return w if found is None else found.reached(w)
+    def score(pictures: Tensor) -> Tensor | None:
+        source, negative = plan.source_prompt, recipe.negative
+        return guidance.score(pictures, recipe.prompt, source_prompt=source, negative=negative)
 
-    return begin
+    return Departure(atlas, built.generator.axes(), score, lambda: _region(plan, guidance, subject))
 
 
-def _edit(recipe: Recipe, terms: Mapping[str, Term], begin: Callable[[Tensor], Tensor] | None) -> Stage:
+def _region(plan: Plan, guidance: Guidance, subject: Subject) -> Tensor | None:
+    """Where in the photo the sentence leads, by the guidance."""
+    recipe, source = plan.recipe, plan.source_prompt
+    return guidance.region(recipe.prompt, subject, source_prompt=source, negative=recipe.negative)
+
+
+def _edit(recipe: Recipe, terms: Mapping[str, Term], departure: Departure | None) -> Stage:
     """The default recipe's last stage: only the latent moves, inside the tuned generator, and all its rows together: what
     a sentence asks for is a direction of W, and rows that move apart leave the heads that the generator knows. For the
     same reason it moves along W's principal axes: along the others lie heads that nobody drew, such as green light. What
-    the sentence does not speak of is held to the photo. It begins where `begin` brings the photo's latent."""
+    the sentence does not speak of is held to the photo. It begins where `departure` brings the photo's latent."""
     names = [name for name in ("guidance", ELSEWHERE, "identity", WITHIN) if name in terms]
     return Stage(
         EDIT,
@@ -208,8 +215,7 @@ def _edit(recipe: Recipe, terms: Mapping[str, Term], begin: Callable[[Tensor], T
         tied=True,
         principal=True,
         reach=REACH,
-        begin=begin,
-        opening="" if begin is None else "comparing the sentence with heads that the generator drew, to see where it leads",
+        opening=departure,
         size=recipe.size,
     )
 

@@ -61,8 +61,8 @@ class State:
         """The state as a stage begins: its source is today's latent, and Adam has no memory."""
         latent = self.latent(deviation).detach()
         offset = torch.zeros_like(latent.w)
-        if stage.begin is not None:
-            offset = (stage.begin(latent.w) - latent.w) / deviation.clamp_min(1e-12)
+        if stage.opening is not None:
+            offset = (stage.opening.begin(latent.w) - latent.w) / deviation.clamp_min(1e-12)
         return replace(self, stage=stage.name, index=0, source=latent, offset=offset, moments={})
 
 
@@ -130,6 +130,8 @@ class _Descent:
         self.adam = torch.optim.Adam(groups) if groups else None
         self._recall(state.moments)
         self._scenes: dict[str, Scene] = {}
+        if stage.opening is not None and state.index < stage.steps:
+            stage.opening.look(state.source.w, self._drawn)
 
     def _variables(self) -> dict[Variable, dict[str, Tensor]]:
         every: dict[Variable, dict[str, Tensor]] = {
@@ -270,6 +272,14 @@ class _Descent:
             step = replace(step, reference=None if reference is None else _kept(reference, kept))
             result[term.name] = term.loss(_kept(rendering, kept), step)
         return result
+
+    @torch.no_grad()
+    def _drawn(self, w: Tensor) -> Tensor:
+        """Latents as the photo was taken, before the stage's first step: pictures (N, 3, S, S)."""
+        generator = self.problem.generator.tuned(self.weights) if self.weights else self.problem.generator
+        home = View(nudged(self.base.home.camera, self.increment), self.base.home.pose)
+        scene = generator.synthesize(Latent(w, self.noise))
+        return generator.render(scene, home.detach(), jitter=None, size=self.stage.size).image[:, 0]
 
     def _looks(self, terms: Sequence[Term]) -> list[Look]:
         return list(dict.fromkeys(term.look for term in terms if term.look is not None))

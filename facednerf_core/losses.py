@@ -17,6 +17,8 @@ from facednerf_core.resampling import resized
 from facednerf_core.terms import Loss, LossFn, Step
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from facednerf_core.perceptual import Perceptual
@@ -35,7 +37,7 @@ def reconstruction(
     background: Background = "own",
     outside: float = 1.0,
     pixels: float = 1.0,
-    spared: Tensor | None = None,
+    spared: Tensor | Callable[[], Tensor | None] | None = None,
     focus: float = 0.0,
 ) -> LossFn:
     """How far the rendering is from the photo (paper Eq. 2, with a part on pixels for colour).
@@ -52,7 +54,8 @@ def reconstruction(
             background is replaced by it, wherever the mask says so; "own" leaves the photo as it is.
         outside: how much differences outside the mask count, 0 to 1; those inside count 1.
         pixels: weight of the pixel part.
-        spared: where the rendering may differ, (N, 1, h, w) in [0, 1]: 1 is not compared at all.
+        spared: where the rendering may differ, (N, 1, h, w) in [0, 1]: 1 is not compared at all; or what tells that at each
+            step, None being nowhere.
         focus: how much more pixels count at eyes, nose and mouth, where k is 1 (`attention`), if the subject has landmarks.
     """
     target, mask = photo(subject, background)
@@ -61,9 +64,6 @@ def reconstruction(
         features = perceptual(target)
         # 1 inside, `outside` outside the mask
         counts = None if mask is None or outside == 1.0 else outside + (1 - outside) * resized(mask, target.shape[-2:])
-        if spared is not None:
-            compared = 1 - resized(spared.to(target), target.shape[-2:]).clamp(0, 1)
-            counts = compared if counts is None else counts * compared
         looked_at = None if subject.landmarks is None or not focus else 1 + focus * attention(subject.landmarks, target)
 
     def loss(rendering: Rendering | None, step: Step) -> Loss:
@@ -72,8 +72,13 @@ def reconstruction(
         if seen.shape[-2:] != target.shape[-2:]:
             raise ValueError(f"the photo's shape {tuple(target.shape[-2:])} is not the rendering's {tuple(seen.shape[-2:])}")
         goal = _spread(target, views)
-        if counts is not None:
-            seen = goal + (seen - goal) * _spread(counts, views)
+        where = spared() if callable(spared) else spared
+        compared = counts
+        if where is not None:
+            kept = 1 - resized(where.to(target), target.shape[-2:]).clamp(0, 1)
+            compared = kept if counts is None else counts * kept
+        if compared is not None:
+            seen = goal + (seen - goal) * _spread(compared, views)
         perceived = distance(perceptual(seen), [_spread(level, views) for level in features])
         squares = (seen - goal).square()
         if looked_at is not None:

@@ -297,9 +297,9 @@ def _open(problem: Problem, position: tuple[str, int] | None, tell: Callable[[Ev
         if position[1] < ahead[here].steps:
             return
         ahead = ahead[here + 1 :]
-    said = next((stage.opening for stage in ahead if stage.steps or stage.opening), "")
-    if said:
-        tell(Noted(said))
+    opening = next((stage.opening for stage in ahead if stage.steps or stage.opening), None)
+    if opening is not None and opening.says:
+        tell(Noted(opening.says))
 
 
 def _before_edit(problem: Problem) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -103,6 +103,24 @@ class Term:
         return self.scale * self.weight(progress)
 
 
+class Opening(Protocol):
+    """What a stage does before its first step."""
+
+    @property
+    def says(self) -> str:
+        """That, to the user, where it takes a while; else nothing."""
+        ...
+
+    def begin(self, w: Tensor) -> Tensor:
+        """From w (N, L, C) as the stage is entered, the w it begins at."""
+        ...
+
+    def look(self, w: Tensor, draw: Callable[[Tensor], Tensor]) -> None:
+        """Called before a first step, whether the stage is entered or gone on with. `w` (N, L, C) is where it began, and
+        `draw` shows latents as the photo was taken, without gradient: pictures (N, 3, S, S)."""
+        ...
+
+
 @dataclass(frozen=True)
 class Stage:
     """Some steps of gradient descent on some variables under some terms.
@@ -120,8 +138,7 @@ class Stage:
     tied: bool = False  # all rows of w move together: the search stays in W
     principal: bool = False  # w moves along W's principal axes (`Generator.axes`), not along its dimensions
     reach: float | None = None  # how far each row of w may go from where the stage began, in W's radius
-    begin: Callable[[Tensor], Tensor] | None = None  # from w (N, L, C) as the stage is entered, the w it begins at
-    opening: str = ""  # what `begin` does, said to the user before a stage that takes a while to begin
+    opening: Opening | None = None  # what is done before the first step
     wander: Schedule | None = None  # random noise on w, in units of W's deviation; reaches every look
     size: int | None = None  # rendering size, None for the generator's own
     renormalise_noise: bool = True  # after each step noise maps return to zero mean and unit deviation

@@ -19,6 +19,11 @@ def heads(count: int = 200, dimensions: int = 24) -> Atlas:
     return Atlas(latents, torch.zeros(count, 3, 2, 2))
 
 
+def going(axes: list[list[float]], levels: list[float], shares: list[float]) -> atlas.Heading:
+    """A heading of heads whose mean is at 0."""
+    return atlas.Heading(torch.tensor(axes), torch.tensor(levels), torch.zeros(len(levels)), torch.tensor(shares))
+
+
 def wearing(latents: torch.Tensor) -> torch.Tensor:
     """1 where two dimensions together are beyond a threshold: a step, whose gradient is nothing."""
     return (latents[:, 3] - latents[:, 7] > 1.0).float()
@@ -31,15 +36,17 @@ def test_the_direction_of_a_step_is_found_though_scores_are_noisy() -> None:
     assert found is not None
     assert {(int(axis.abs().argmax()), float(axis.sum())) for axis in found.axes[:2]} == {(3, 1.0), (7, -1.0)}
     assert all(share < 0.5 for share in found.shares[2:])
-    furthest = (known.latents @ found.axes.T).sort(dim=0, descending=True).values[: round(atlas.BEST * 200)]
-    torch.testing.assert_close(found.levels, furthest.mean(0))
+    along = known.latents @ found.axes.T
+    furthest = along.sort(dim=0, descending=True).values[: round(atlas.BEST * 200)].mean(0)
+    torch.testing.assert_close(found.middles, along.mean(0))
+    torch.testing.assert_close(found.levels, furthest + atlas.BEYOND * (furthest - along.mean(0)))
     bare = torch.zeros(5, 4, 24)
     assert wearing(bare[:, 0]).sum() == 0
     assert wearing(found.reached(bare)[:, 0]).sum() == 5
 
 
 def test_nobody_is_brought_back_and_rows_move_together() -> None:
-    found = atlas.Heading(torch.tensor([[0.0, 1.0, 0.0]]), torch.tensor([2.0]), torch.tensor([1.0]))
+    found = going([[0.0, 1.0, 0.0]], [2.0], [1.0])
     w = torch.tensor([[[1.0, 0.0, 3.0], [1.0, 1.0, 3.0]], [[0.0, 5.0, 0.0], [0.0, 4.0, 0.0]]])
     moved = found.reached(w)
     assert torch.equal(moved[0], w[0] + torch.tensor([0.0, 1.5, 0.0]))
@@ -47,13 +54,27 @@ def test_nobody_is_brought_back_and_rows_move_together() -> None:
 
 
 def test_a_head_far_along_one_axis_is_brought_along_the_other_all_the_same() -> None:
-    found = atlas.Heading(torch.eye(3)[:2], torch.tensor([2.0, 2.0]), torch.tensor([1.0, 0.5]))
+    found = going([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], [2.0, 2.0], [1.0, 0.5])
     w = torch.tensor([[[3.0, 0.0, 1.0]], [[0.0, 3.0, 1.0]]])
     assert torch.equal(found.reached(w), torch.tensor([[[3.0, 1.0, 1.0]], [[2.0, 3.0, 1.0]]]))
 
 
+def test_along_what_tells_less_a_head_goes_further_the_more_it_lacks() -> None:
+    found = going([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], [2.0, 2.0], [1.0, 0.25])
+    w = torch.tensor([[[0.0, 1.0, 0.0]], [[0.0, -2.0, 0.0]], [[0.0, -9.0, 0.0]]])
+    assert found.reached(w)[:, 0, 1].tolist() == [1.25, 0.0, 2.0]  # lacking half, twice and five times the usual
+
+
+def test_the_ends_of_the_axes_lie_about_the_mean_head_and_share_the_rest() -> None:
+    found = going([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], [2.0, 3.0], [1.0, 0.5])
+    w = torch.tensor([[[5.0, 1.0, 7.0], [5.0, 1.0, 8.0]]])
+    one, other = found.ends(w)
+    assert one[0].tolist() == [[2.0, 2.0, 7.0], [2.0, 2.0, 8.0]]
+    assert other[0].tolist() == [[-2.0, -1.0, 7.0], [-2.0, -1.0, 8.0]]
+
+
 def test_axes_that_say_the_same_bring_a_head_no_further_than_one() -> None:
-    twice = atlas.Heading(torch.eye(3)[[0, 0]], torch.tensor([2.0, 2.0]), torch.tensor([1.0, 0.7]))
+    twice = going([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]], [2.0, 2.0], [1.0, 0.7])
     assert torch.equal(twice.reached(torch.zeros(1, 1, 3)), torch.tensor([[[2.0, 0.0, 0.0]]]))
 
 
@@ -74,7 +95,7 @@ def test_what_few_have_tells_more_than_what_nearly_all_have() -> None:
     found = atlas.heading(known, known.latents[:, 0] - 1.5 * known.latents[:, 1], torch.eye(2))
     assert found is not None
     torch.testing.assert_close(found.axes, torch.tensor([[1.0, 0.0], [0.0, -1.0]]))
-    assert found.levels.tolist() == pytest.approx([0.5, 0.0])
+    assert found.levels.tolist() == pytest.approx([0.5 + 0.475 * atlas.BEYOND, 0.025 * atlas.BEYOND])
     assert float(found.shares[1]) < 0.3
 
 

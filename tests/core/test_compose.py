@@ -9,6 +9,7 @@ import torch
 
 from facednerf_core import compose, losses, plans
 from facednerf_core.cards import Card
+from facednerf_core.departure import Departure
 from facednerf_core.errors import UnknownName
 from facednerf_core.hookspecs import hookimpl
 from facednerf_core.loop import Problem, optimize
@@ -266,26 +267,57 @@ def test_an_edit_begins_where_heads_of_the_atlas_follow_the_sentence(
     monkeypatch.setattr(ToyGenerator, "atlas", lambda self: known)
     _, plain = posed(RECIPE, shelves, registry)
     here = torch.rand(1, 2, 5)
-    assert plain.stages[-1].begin is not None
-    assert torch.equal(plain.stages[-1].begin(here), here), "a guidance that gives no scores"
+    assert plain.stages[-1].opening is not None
+    assert torch.equal(plain.stages[-1].opening.begin(here), here), "a guidance that gives no scores"
     monkeypatch.setattr(Aim, "score", score)
     plan, problem = posed(RECIPE, shelves, registry)
-    begin = problem.stages[-1].begin
-    assert begin is not None
-    assert problem.stages[-1].opening
+    opening = problem.stages[-1].opening
+    assert opening is not None
+    assert opening.says
     assert not asked, "a run that goes on beyond the edit's start needs no scores"
-    moved = begin(torch.zeros(1, 2, 5))
+    moved = opening.begin(torch.zeros(1, 2, 5))
+    opening.begin(here)
     assert asked == [(RECIPE.prompt, plan.source_prompt, RECIPE.negative)]
     assert torch.equal(moved[0, 0], moved[0, 1])
     assert moved[0, 0, 2] > 1.0
     assert moved[0, 0].abs().argmax() == 2
     monkeypatch.setattr(Aim, "score", lambda self, pictures, prompt, **how: torch.zeros(60))
-    assert torch.equal(begin(here), here), "a sentence that no head follows more than another"
+    opening = posed(RECIPE, shelves, registry)[1].stages[-1].opening
+    assert opening is not None
+    assert torch.equal(opening.begin(here), here), "a sentence that no head follows more than another"
     _, paper = posed(RECIPE.changed(recipe="paper"), shelves, registry)
-    assert all(stage.begin is None for stage in paper.stages), "the paper's recipe begins near the mean"
+    assert all(stage.opening is None for stage in paper.stages), "the paper's recipe begins near the mean"
 
 
 def test_without_an_atlas_an_edit_begins_at_the_photo(shelves: Shelves, registry: Registry) -> None:
     _, problem = posed(RECIPE, shelves, registry)
-    assert problem.stages[-1].begin is None
-    assert not problem.stages[-1].opening
+    assert problem.stages[-1].opening is None
+
+
+def test_with_an_atlas_the_edit_spares_what_its_axes_change(
+    shelves: Shelves, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = Atlas(torch.randn(60, 5, generator=torch.Generator().manual_seed(0)), torch.zeros(60, 3, 8, 8))
+    regions: list[str] = []
+
+    def region(self: Aim, prompt: str, subject: Subject, **how: Any) -> torch.Tensor:
+        regions.append(prompt)
+        return torch.ones(1, 1, 4, 4)
+
+    monkeypatch.setattr(ToyGenerator, "atlas", lambda self: known)
+    monkeypatch.setattr(Aim, "region", region)
+    _, problem = posed(RECIPE, shelves, registry)
+    assert not regions, "nothing is looked for before the edit begins"
+    last = list(optimize(problem))[-1]
+    assert regions == [RECIPE.prompt], "scores that tell nothing leave it to the guidance"
+    assert last.losses["reconstruction"] == 0.0
+    regions.clear()
+    monkeypatch.setattr(Aim, "score", lambda self, pictures, prompt, **how: known.latents[:, 2])
+    _, problem = posed(RECIPE, shelves, registry)
+    last = list(optimize(problem))[-1]
+    assert not regions
+    opening = problem.stages[-1].opening
+    assert isinstance(opening, Departure)
+    spared = opening.spared()
+    assert spared is not None
+    assert spared.max() > 0.5

@@ -315,15 +315,47 @@ def test_a_principal_stage_resumes_bit_for_bit() -> None:
     assert_same(list(optimize(along, half))[-1].state, list(optimize(along))[-1].state)
 
 
+class Aside:
+    """An opening that begins beside the photo, and keeps what it was shown."""
+
+    says = ""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def begin(self, w: torch.Tensor) -> torch.Tensor:
+        return w + 0.25
+
+    def look(self, w: torch.Tensor, draw: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        self.seen.append((w, draw(w)))
+
+
 def test_a_stage_may_begin_elsewhere_and_knows_where_it_came_from() -> None:
-    still = problem(stage(lr={"latent": 0.0}, begin=lambda w: w + 0.25))
+    still = problem(stage(lr={"latent": 0.0}, opening=Aside()))
     last = list(optimize(still))[-1].state
     deviation = still.generator.deviation()
     assert torch.allclose(last.latent(deviation).w, still.start.source.w + 0.25, atol=1e-6)
     assert torch.equal(last.source.w, still.start.source.w)
-    walked = problem(stage(begin=lambda w: w + 0.25))
+    walked = problem(stage(opening=Aside()))
     half = list(islice(optimize(walked), 5))[-1].state
     assert_same(list(optimize(walked, half))[-1].state, list(optimize(walked))[-1].state)
+
+
+def test_an_opening_sees_where_the_stage_came_from_whenever_it_is_gone_on_with() -> None:
+    opening = Aside()
+    task = problem(stage(opening=opening))
+    steps = list(optimize(task))
+    assert len(opening.seen) == 1
+    list(optimize(task, steps[2].state))
+    assert len(opening.seen) == 2
+    list(optimize(task, steps[-1].state))
+    assert len(opening.seen) == 2, "a stage that is done is not gone on with"
+    generator, start = task.generator, task.start
+    photo = generator.render(generator.synthesize(start.source), start.home, jitter=None).image[:, 0]
+    for w, picture in opening.seen:
+        assert torch.equal(w, start.source.w)
+        assert not picture.requires_grad
+        torch.testing.assert_close(picture, photo)
 
 
 def test_w_goes_no_further_than_the_stage_reaches() -> None:

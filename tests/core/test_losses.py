@@ -113,6 +113,12 @@ def test_what_is_spared_is_not_compared(perceptual: Perceptual) -> None:
     assert float(picture.grad[..., :120].abs().max()) < 1e-6 < float(picture.grad[..., 140:].abs().max())
     all_of_it = losses.reconstruction(perceptual, subject(), spared=torch.ones(1, 1, 8, 8))
     assert float(all_of_it(draw(latent(), 128), step(latent())).value) == 0.0
+    told: list[torch.Tensor | None] = [None]
+    later = losses.reconstruction(perceptual, subject(), spared=lambda: told[0])
+    whole = losses.reconstruction(perceptual, subject())
+    assert torch.equal(later(draw(latent(), 128), step(latent())).value, whole(draw(latent(), 128), step(latent())).value)
+    told[0] = torch.ones(1, 1, 8, 8)
+    assert float(later(draw(latent(), 128), step(latent())).value) == 0.0
 
 
 def test_values_are_means_over_views_and_stand_apart_for_subjects(perceptual: Perceptual) -> None:

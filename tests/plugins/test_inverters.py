@@ -98,7 +98,7 @@ def test_w_plus_searches_w_with_the_camera_then_a_little_of_w_plus() -> None:
     assert (invert.steps, refine.steps) == (own.invert_steps, own.refine_steps)
     assert invert.lr["latent"] > refine.lr["latent"]
     assert invert.lr["camera"] > refine.lr["camera"]
-    kept = {"reconstruction": 1.0, "identity": 0.3, "silhouette": 0.5}
+    kept = {"reconstruction": 1.0, "identity": 0.3, "silhouette": own.silhouette}
     assert weights(invert) == {**kept, "latent": own.invert_prior}
     assert weights(refine) == {**kept, "latent": own.refine_prior}
 
