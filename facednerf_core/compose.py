@@ -30,6 +30,7 @@ ELSEWHERE = "elsewhere"  # the reconstruction of what a sentence does not speak 
 WITHIN = "within"  # the latent prior along W's principal axes
 STEPS = {EDIT: 30, JOINT: 500}
 PIXELS = 4.0  # of the pixel part of the reconstruction: a small VGG16 alone leaves colours loose
+BODY = 0.2  # how much neck and clothes count in it, there: no generator of heads knows a collar, and bends the head for it
 FOCUS = 4.0  # how much more pixels of eyes, nose and mouth count in it, in the default recipe
 NOISE_WEIGHT = 1e3  # of the regularity of noise maps, as published
 REACH = 0.75  # of an edit, in W's radius: beyond that a sentence makes somebody else
@@ -112,8 +113,8 @@ def _terms(plan: Plan, built: Built, subject: Subject, departure: Departure | No
     from facednerf_core import losses
 
     deviation = built.generator.deviation()
-    focus = FOCUS if plan.recipe.recipe == "default" else 0.0
-    near = losses.reconstruction(built.features, subject, pixels=PIXELS, focus=focus)
+    focus, body = (FOCUS, BODY) if plan.recipe.recipe == "default" else (0.0, 1.0)
+    near = losses.reconstruction(built.features, subject, pixels=PIXELS, focus=focus, body=body)
     terms = {
         "reconstruction": Term("reconstruction", Fixed(), near),
         "latent": Term("latent", None, losses.latent_prior(deviation)),
@@ -132,7 +133,7 @@ def _terms(plan: Plan, built: Built, subject: Subject, departure: Departure | No
         terms["guidance"] = Term("guidance", look, aim, against=against, sees=sees)
         if recipe.recipe == "default":
             spared = _region(plan, built.guidance, subject) if departure is None else departure.spared
-            elsewhere = losses.reconstruction(built.features, subject, pixels=PIXELS, spared=spared)
+            elsewhere = losses.reconstruction(built.features, subject, pixels=PIXELS, spared=spared, body=body)
             terms[ELSEWHERE] = Term("reconstruction", Fixed(), elsewhere)
             terms[WITHIN] = Term("latent", None, losses.latent_prior(deviation, axes=built.generator.axes()))
     return terms

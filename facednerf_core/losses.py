@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 Background = Literal["own", "white", "black"]
 UNUSED = 0.045  # the least variance of an axis of W, in that of a mean one: along such an axis no head differs
 FACE = 5  # landmarks of eyes, nose and mouth, with which those of every `Face` begin
+CHIN, NECK = 0.75, 0.4  # below the mouth, in distances from eyes to mouth: where the chin ends, and how high the neck is
 NOISE_FLOOR = 8  # pixels: the smallest size at which the structure of noise maps is looked for
 
 
@@ -39,6 +40,7 @@ def reconstruction(
     pixels: float = 1.0,
     spared: Tensor | Callable[[], Tensor | None] | None = None,
     focus: float = 0.0,
+    body: float = 1.0,
 ) -> LossFn:
     """How far the rendering is from the photo (paper Eq. 2, with a part on pixels for colour).
 
@@ -57,6 +59,7 @@ def reconstruction(
         spared: where the rendering may differ, (N, 1, h, w) in [0, 1]: 1 is not compared at all; or what tells that at each
             step, None being nowhere.
         focus: how much more pixels count at eyes, nose and mouth, where k is 1 (`attention`), if the subject has landmarks.
+        body: how much differences below the chin (`body_below`) count, if the subject has landmarks.
     """
     target, mask = photo(subject, background)
     with torch.no_grad():
@@ -64,6 +67,9 @@ def reconstruction(
         features = perceptual(target)
         # 1 inside, `outside` outside the mask
         counts = None if mask is None or outside == 1.0 else outside + (1 - outside) * resized(mask, target.shape[-2:])
+        if subject.landmarks is not None and body != 1.0:
+            dressed = 1 - (1 - body) * body_below(subject.landmarks, target)
+            counts = dressed if counts is None else counts * dressed
         looked_at = None if subject.landmarks is None or not focus else 1 + focus * attention(subject.landmarks, target)
 
     def loss(rendering: Rendering | None, step: Step) -> Loss:
@@ -107,6 +113,22 @@ def attention(landmarks: Tensor, image: Tensor) -> Tensor:
         away.append(((place - points[..., axis, None]) / reach[:, None, None]).square())  # (N, 6, size)
     bells = torch.exp(-0.5 * (away[1][..., :, None] + away[0][..., None, :]))
     return bells.amax(1, keepdim=True)
+
+
+def body_below(landmarks: Tensor, image: Tensor) -> Tensor:
+    """1 where neck and clothes are, 0 at the chin and above, (N, 1, H, W), by how far the mouth lies below the eyes.
+
+    Args:
+        landmarks: (N, 1, K, 2) in [0, 1] of the crop, the first five as `Face` has them.
+        image: (N, 3, H, W), of which only the size counts.
+    """
+    points = landmarks[:, 0, :FACE].to(image)
+    mouth = points[:, 3:].mean(1)[:, 1, None]  # (N, 1), as far down as it is
+    face = (mouth - points[:, :2].mean(1)[:, 1, None]).clamp_min(1e-3)
+    height, width = image.shape[-2:]
+    row = (torch.arange(height, device=image.device) + 0.5) / height
+    share = ((row - mouth - CHIN * face) / (NECK * face)).clamp(0, 1)
+    return share[:, None, :, None].expand(-1, 1, height, width)
 
 
 def photo(subject: Subject, background: Background = "own") -> tuple[Tensor, Tensor | None]:

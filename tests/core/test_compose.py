@@ -113,20 +113,21 @@ def test_the_papers_recipe_is_joint_from_near_the_mean_then_tuned_on_the_same_te
 def test_eyes_nose_and_mouth_count_more_in_the_default_recipe_alone(
     shelves: Shelves, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[bool, float]] = []
+    asked: list[tuple[bool, float, float]] = []
 
-    def reconstruction(*given: Any, spared: Any = None, focus: float = 0.0, **more: Any) -> Any:
-        asked.append((spared is None, focus))
-        return whole(*given, spared=spared, focus=focus, **more)
+    def reconstruction(*given: Any, spared: Any = None, focus: float = 0.0, body: float = 1.0, **more: Any) -> Any:
+        asked.append((spared is None, focus, body))
+        return whole(*given, spared=spared, focus=focus, body=body, **more)
 
     whole = losses.reconstruction
     monkeypatch.setattr(losses, "reconstruction", reconstruction)
     posed(RECIPE, shelves, registry)
-    assert (True, compose.FOCUS) in asked
+    assert (True, compose.FOCUS, compose.BODY) in asked
     assert compose.FOCUS > 0
+    assert {body for _, _, body in asked} == {compose.BODY} != {1.0}
     asked.clear()
     posed(RECIPE.changed(recipe="paper"), shelves, registry)
-    assert {focus for _, focus in asked} == {0.0}
+    assert {(focus, body) for _, focus, body in asked} == {(0.0, 1.0)}
 
 
 def test_the_users_steps_go_before(shelves: Shelves, registry: Registry) -> None:

@@ -73,6 +73,28 @@ def test_pixels_of_eyes_nose_and_mouth_count_more_by_their_focus(perceptual: Per
     assert blind.metrics == losses.reconstruction(perceptual, subject(1))(draw(latent(), 256), step(latent())).metrics
 
 
+def test_below_the_chin_differences_count_less(perceptual: Perceptual) -> None:
+    landmarks = torch.tensor([[0.4, 0.3], [0.6, 0.3], [0.5, 0.4], [0.43, 0.5], [0.57, 0.5]])[None, None]
+    where = losses.body_below(landmarks, torch.zeros(1, 3, 100, 60))
+    assert where.shape == (1, 1, 100, 60)
+    assert where[..., :64, :].max() == 0  # to the chin, 0.15 below the mouth
+    assert where[..., 74:, :].min() == 1
+    known = replace(subject(), landmarks=landmarks)
+    picture = draw(latent(), 256).image.detach().requires_grad_()
+
+    def slope(body: float) -> torch.Tensor:
+        loss = losses.reconstruction(perceptual, known, body=body)
+        (found,) = torch.autograd.grad(
+            loss(replace(draw(latent(), 256), image=picture), step(latent())).value.sum(), picture
+        )
+        return found
+
+    assert float(slope(0.0)[..., 200:, :].abs().max()) < 1e-6 < float(slope(1.0)[..., 200:, :].abs().max())
+    assert float(slope(0.0)[..., :150, :].abs().max()) > 1e-6
+    blind = losses.reconstruction(perceptual, subject(), body=0.0)(draw(latent(), 256), step(latent()))
+    assert blind.metrics == losses.reconstruction(perceptual, subject())(draw(latent(), 256), step(latent())).metrics
+
+
 def test_photo_features_are_computed_once(perceptual: Perceptual) -> None:
     calls: list[int] = []
     hook = perceptual.network.register_forward_hook(lambda *_: calls.append(1))
