@@ -34,7 +34,7 @@ class PtiOptions:
     tune_steps: int = 90
     rate: float = 0.009  # of the generator's tensors, in their own units
     identity: float = 0.1  # weight of the likeness
-    silhouette: float = 2.0  # weight of the outline: at a quarter of it white pieces hide on a white background
+    silhouette: float = 0.5  # weight of the outline
     locality: float = 0.15  # weight of the locality at nearby latents
     sides: float = 0.3  # share of that weight for the subject's own side views
     every: int = 3  # the localities cost further renderings: each is watched at one step of so many
