@@ -233,7 +233,7 @@ def _walk(folder: Path, prepared: Prepared, state: State | None, observers: Sequ
     if state is None:
         for note in prepared.notes:
             tell(Noted(note, "warning"))
-    _open(problem, position, tell)
+    _open(problem, position, tell, resumed=state is not None)
     place = ("", -1)
     try:
         with out_of_memory(f" What was saved can be gone on with by `fdn resume {folder}`."):
@@ -289,14 +289,18 @@ class _Audience:
                 self(Noted(f"the observer {name!r} failed ({said}); it is told no more", "warning"))
 
 
-def _open(problem: Problem, position: tuple[str, int] | None, tell: Callable[[Event], None]) -> None:
-    """Says what the next stage begins with, where it wants that said and the one before ends at (stage, steps done)."""
+def _open(
+    problem: Problem, position: tuple[str, int] | None, tell: Callable[[Event], None], *, resumed: bool = False
+) -> None:
+    """Says what the next stage begins with, where it wants that said and the one before ends at (stage, steps done); of a
+    run that is taken up in the midst of a stage, what that one does again."""
     ahead = list(problem.stages)
     if position is not None:
         here = next(place for place, stage in enumerate(ahead) if stage.name == position[0])
-        if position[1] < ahead[here].steps:
+        midst = position[1] < ahead[here].steps
+        if midst and not resumed:
             return
-        ahead = ahead[here + 1 :]
+        ahead = ahead[here : here + 1] if midst else ahead[here + 1 :]
     opening = next((stage.opening for stage in ahead if stage.steps or stage.opening), None)
     if opening is not None and opening.says:
         tell(Noted(opening.says))

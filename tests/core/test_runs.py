@@ -9,12 +9,14 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
+from facednerf_core import runs
 from facednerf_core.recipe import Recipe
 from facednerf_core.runfolder import CHECKPOINT, EVENTS, INVERSION, LOCK, MANIFEST, locked
 from facednerf_core.runs import Run
@@ -361,6 +363,7 @@ def test_a_lack_of_memory_says_what_to_lower(photo: Path, run: Fdn, install, tmp
 
 JUDGES = """
 from pathlib import Path
+from types import SimpleNamespace
 from facednerf_core.cards import Card, WeightsCard
 from facednerf_core.hookspecs import hookimpl
 from facednerf_core.interfaces import Metric
@@ -430,6 +433,23 @@ def test_what_an_edit_begins_with_is_said_before_it_keeps_you_waiting(photo: Pat
         ended = run("resume", tmp_path / name)
         assert ended.code == 0, ended.err
         assert "comparing" not in ended.err
+
+
+def test_a_run_taken_up_in_the_midst_of_an_edit_says_what_it_does_again() -> None:
+    stages = [SimpleNamespace(name="tune", steps=2, opening=None)]
+    stages += [SimpleNamespace(name="edit", steps=3, opening=SimpleNamespace(says="comparing"))]
+    problem: Any = SimpleNamespace(stages=stages)
+
+    def said(position: tuple[str, int] | None, resumed: bool) -> list[str]:
+        told: list[Any] = []
+        runs._open(problem, position, told.append, resumed=resumed)
+        return [event.message for event in told]
+
+    assert said(("edit", 1), resumed=True) == ["comparing"]
+    assert said(("edit", 1), resumed=False) == []
+    assert said(("tune", 1), resumed=True) == []
+    assert said(("tune", 2), resumed=True) == said(("tune", 2), resumed=False) == ["comparing"]
+    assert said(("edit", 3), resumed=True) == []
 
 
 SPOILSPORT = """
