@@ -249,7 +249,7 @@ class _Descent:
         moved = self._wandering(latent, index)
         looks = self._looks(terms)
         views = {look: self._view(look, index) for look in looks}
-        generator = self.problem.generator.tuned(self.weights) if self.weights else self.problem.generator
+        generator = self._generator()
         plain = [look for look in looks if any(t.look == look and t.against != "nearby" for t in terms)]
         scene = generator.synthesize(moved) if plain else None
         shots = self._render(generator, scene, {look: views[look] for look in plain}, index)
@@ -276,10 +276,17 @@ class _Descent:
     @torch.no_grad()
     def _drawn(self, w: Tensor) -> Tensor:
         """Latents as the photo was taken, before the stage's first step: pictures (N, 3, S, S)."""
-        generator = self.problem.generator.tuned(self.weights) if self.weights else self.problem.generator
-        home = View(nudged(self.base.home.camera, self.increment), self.base.home.pose)
+        generator = self._generator()
         scene = generator.synthesize(Latent(w, self.noise))
-        return generator.render(scene, home.detach(), jitter=None, size=self.stage.size).image[:, 0]
+        return generator.render(scene, self._home(), jitter=None, size=self.stage.size).image[:, 0]
+
+    def _generator(self) -> Generator:
+        """The generator as it is bent so far."""
+        return self.problem.generator.tuned(self.weights) if self.weights else self.problem.generator
+
+    def _home(self) -> View:
+        """The photo's camera as it is found so far."""
+        return View(nudged(self.base.home.camera, self.increment), self.base.home.pose)
 
     def _looks(self, terms: Sequence[Term]) -> list[Look]:
         return list(dict.fromkeys(term.look for term in terms if term.look is not None))
@@ -295,8 +302,7 @@ class _Descent:
         return latent.with_w(latent.w + draws * self.deviation * amount)
 
     def _view(self, look: Look, index: int) -> View:
-        home = View(nudged(self.base.home.camera, self.increment), self.base.home.pose)
-        return look.view(home, self.problem.generator.orbit, self._rng("look", repr(look), index))
+        return look.view(self._home(), self.problem.generator.orbit, self._rng("look", repr(look), index))
 
     def _render(
         self, generator: Generator, scene: Scene | None, views: Mapping[Look, View], index: int

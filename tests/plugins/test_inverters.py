@@ -90,7 +90,7 @@ def test_the_rows_of_w_stay_together_unless_steps_are_given_to_part_them() -> No
 
 
 def test_w_plus_searches_w_with_the_camera_then_a_little_of_w_plus() -> None:
-    own = WPlusOptions(identity=0.3, refine_steps=30)
+    own = WPlusOptions(identity=0.3, silhouette=0.7, refine_steps=30)
     invert, refine = WPlus(own).stages(RECIPE, offered(photo()))
     assert (invert.name, refine.name) == ("invert", "refine")
     assert (invert.tied, refine.tied) == (True, False)
@@ -98,7 +98,7 @@ def test_w_plus_searches_w_with_the_camera_then_a_little_of_w_plus() -> None:
     assert (invert.steps, refine.steps) == (own.invert_steps, own.refine_steps)
     assert invert.lr["latent"] > refine.lr["latent"]
     assert invert.lr["camera"] > refine.lr["camera"]
-    kept = {"reconstruction": 1.0, "identity": 0.3, "silhouette": own.silhouette}
+    kept = {"reconstruction": 1.0, "identity": 0.3, "silhouette": 0.7}
     assert weights(invert) == {**kept, "latent": own.invert_prior}
     assert weights(refine) == {**kept, "latent": own.refine_prior}
 

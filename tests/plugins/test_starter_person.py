@@ -127,6 +127,16 @@ def test_hair_that_only_the_segmenter_sees_is_the_persons(marks: np.ndarray) -> 
     assert mask[beyond] < 0.1
 
 
+def test_where_the_segmenter_is_lost_the_reader_decides(marks: np.ndarray) -> None:
+    photo = np.zeros((SIZE, SIZE, 3), np.float32)
+    lost = seeing(marks, lambda it: np.full(len(it), 0.5))
+    mask = person.mask(photo, marks, seeing(marks, lambda it: head(it, 0.02)), lost)
+    nose = tuple(marks[2].round().astype(int)[::-1])
+    (beside,) = at(marks, (2.5, -1.5))
+    assert mask[nose] > 0.8
+    assert mask[beside] < 0.2
+
+
 def test_pieces_apart_from_the_face_are_not_the_persons() -> None:
     chance = np.zeros((64, 64), np.float32)
     chance[16:48, 16:40] = 0.9

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from facednerf_core.errors import InputError
-from facednerf_starter.detector.segmenter import PersonSegmenter
+from facednerf_starter.detector.segmenter import SIZE, PersonSegmenter
 from facednerf_starter.train.exports import export
 
 MARK = b"TFL3"  # of a TensorFlow Lite file, from its fifth byte on
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
         "recipe": "python -m facednerf_starter.train segmenter selfie_segmentation.tflite: converted, not trained here",
         "limits": "Tells people from the rest, not one person from another, nor hair from a hat.",
     }
-    export(args.out, "segmenter", network.state_dict(), {"size": 256}, about)
+    export(args.out, "segmenter", network.state_dict(), {"size": SIZE}, about)
 
 
 def converted(path: Path) -> PersonSegmenter:
